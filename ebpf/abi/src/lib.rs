@@ -1,0 +1,2 @@
+//! What the XDP program and user space share.
+#![no_std]

@@ -1,0 +1,2 @@
+//! netdext
+fn main(){}
