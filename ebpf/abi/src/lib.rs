@@ -1,2 +1,24 @@
 //! What the XDP program and user space share.
+//!
+//! The crate has no dependency and no `std`: the same source is compiled for `bpfel-unknown-none` into the kernel
+//! program and for the host into the library, the drivers and the tests, so the two can't disagree about a frame.
+//!
+//! * [`maps`]: names of maps and globals, their keys and values, the receive metadata.
+//! * [`counter`]: one per-CPU counter for each way a frame can be judged.
+//! * [`reader`]: bounds-checked reads, the only way parsing sees a frame.
+//! * [`parse`](mod@parse): Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, ICMPv6, neighbour discovery.
+//! * [`verdict`](mod@verdict): who gets a frame: the driver or the kernel.
 #![no_std]
+#![forbid(unsafe_code)]
+
+pub mod counter;
+pub mod maps;
+pub mod parse;
+pub mod reader;
+pub mod verdict;
+
+pub use counter::{COUNTER_COUNT, COUNTER_NAMES, Counter};
+pub use maps::{Config, RX_META_LEN, RX_META_MAGIC, RxMeta};
+pub use parse::{Address, Kind, Malformed, Parsed, parse};
+pub use reader::Reader;
+pub use verdict::{Decision, PortView, Verdict, verdict};

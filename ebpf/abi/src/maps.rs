@@ -1,0 +1,90 @@
+//! Names of maps, programs and globals, and the plain values they hold.
+//!
+//! Values cross between the kernel and user space as bytes: `repr(C)`, integers only, no padding.
+
+/// The XDP program's name in the object.
+pub const PROGRAM: &str = "netdext";
+/// XSKMAP: rx queue -> AF_XDP socket.
+pub const XSKS: &str = "XSKS";
+/// Array of one [`Config`].
+pub const CONFIG: &str = "CONFIG";
+/// Hash: owned IPv4 address, in network order -> 1.
+pub const OWNED_V4: &str = "OWNED_V4";
+/// Hash: owned IPv6 address, in network order -> 1.
+pub const OWNED_V6: &str = "OWNED_V6";
+/// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
+pub const COUNTERS: &str = "COUNTERS";
+/// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
+pub const LOG_FRAMES: &str = "LOG_FRAMES";
+/// Every map that the object must have; a loader and the object check go by this list.
+pub const MAP_NAMES: [&str; 5] = [XSKS, CONFIG, OWNED_V4, OWNED_V6, COUNTERS];
+
+/// Sockets that `XSKS` holds unless the loader sizes it for the device.
+pub const DEFAULT_QUEUES: u32 = 64;
+/// Addresses of one family that a port can own unless the loader asks for more.
+pub const DEFAULT_ADDRESSES: u32 = 16_384;
+
+/// What the program has to know about its port besides the owned addresses.
+///
+/// Eight aligned bytes: the kernel copies them in one store, so a reader sees the old or the new one, never a mixture.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The port's MAC address.
+    pub mac: [u8; 6],
+    /// [`Config::STEER_ALL`] and room for more.
+    pub flags: u16,
+}
+
+impl Config {
+    /// Every frame goes to the driver, unparsed.
+    pub const STEER_ALL: u16 = 1;
+
+    /// Whether [`Config::STEER_ALL`] is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn steers_all(&self) -> bool {
+        self.flags & Self::STEER_ALL != 0
+    }
+}
+
+/// [`RxMeta::magic`] of a written record: "nxrx".
+pub const RX_META_MAGIC: u32 = u32::from_le_bytes(*b"nxrx");
+/// Bytes of [`RxMeta`], which end where the frame begins.
+pub const RX_META_LEN: usize = size_of::<RxMeta>();
+
+/// The metadata that the program puts immediately before a redirected frame (`bpf_xdp_adjust_meta`).
+///
+/// A descriptor doesn't say whether there is metadata, so a reader must check the magic, and clear it once read: on a
+/// device without room for metadata the bytes are whatever the frame's chunk held before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxMeta {
+    /// [`RX_META_MAGIC`].
+    pub magic: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// `CLOCK_MONOTONIC` when the program saw the frame, in nanoseconds (`bpf_ktime_get_ns`).
+    pub ktime_ns: u64,
+}
+
+impl RxMeta {
+    /// The record in the bytes before a frame, `None` when the magic isn't there.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; RX_META_LEN]) -> Option<Self> {
+        let [a, b, c, d, e, f, g, h, time @ ..] = *bytes;
+        let meta = Self {
+            magic: u32::from_ne_bytes([a, b, c, d]),
+            reserved: u32::from_ne_bytes([e, f, g, h]),
+            ktime_ns: u64::from_ne_bytes(time),
+        };
+        (meta.magic == RX_META_MAGIC).then_some(meta)
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Config>() == 8 && align_of::<Config>() == 8);
+    assert!(size_of::<RxMeta>() == 16 && align_of::<RxMeta>() == 8);
+    // bpf_xdp_adjust_meta takes multiples of four, up to 32 bytes on every kernel.
+    assert!(RX_META_LEN.is_multiple_of(4) && RX_META_LEN <= 32);
+};
