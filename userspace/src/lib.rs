@@ -1,1 +1,9 @@
-//! netdext
+//! netdext: user-space Ethernet drivers over AF_XDP.
+//!
+//! A driver implements [`driver::Driver`] and is run by a [`dispatch::Worker`] over a [`port::Port`].
+
+pub mod dispatch;
+pub mod driver;
+pub mod packet;
+pub mod port;
+pub mod queue;

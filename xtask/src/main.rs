@@ -1,2 +1,2 @@
 //! The project commands.
-fn main(){}
+fn main() {}

@@ -80,6 +80,16 @@ impl RxMeta {
         };
         (meta.magic == RX_META_MAGIC).then_some(meta)
     }
+
+    /// The bytes of the record, as they stand before a frame.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; RX_META_LEN] {
+        let mut bytes = [0; RX_META_LEN];
+        bytes[..4].copy_from_slice(&self.magic.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.reserved.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.ktime_ns.to_ne_bytes());
+        bytes
+    }
 }
 
 const _: () = {

@@ -1,2 +1,2 @@
 //! netdext
-fn main(){}
+fn main() {}

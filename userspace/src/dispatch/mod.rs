@@ -1,0 +1,12 @@
+//! The dispatch queue: one serial loop per worker, on which every callback of its driver runs.
+//!
+//! A driver therefore needs no locks. Time is a parameter of `Worker::step`, and what can happen is a
+//! closed set, so a worker over the simulated port behaves the same on every run.
+
+mod time;
+mod timer;
+mod wait;
+
+pub use time::Timestamp;
+pub use timer::{Fired, TimerId, TimerStats, Timers};
+pub use wait::WaitStrategy;

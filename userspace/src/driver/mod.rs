@@ -1,0 +1,210 @@
+//! What a driver is: the callbacks, what they may use, and in which order they come.
+//!
+//! ```text
+//!  init -> start -> set_power_state(On) -> set_interface_enable(true)
+//!                                            |  rx_packets, tx_packet_available, receive_timer
+//!          stop  <- set_power_state(Off) <- set_interface_enable(false)
+//! ```
+//!
+//! The legal order is the table in [`lifecycle`]; the worker keeps to it, so a driver never sees, say, a
+//! packet before it was started.
+
+pub mod builtin;
+pub mod lifecycle;
+
+use std::net::IpAddr;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::dispatch::{Fired, Timers, Timestamp};
+use crate::packet::{PacketBatch, PacketPool};
+use crate::queue::TxSubmissionQueue;
+
+/// The interface that a driver is started on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Name of the interface.
+    pub name: String,
+    /// Its Ethernet address, which is also the driver's.
+    pub mac: [u8; 6],
+    /// The largest payload of an Ethernet frame, in bytes.
+    pub mtu: usize,
+    /// The hardware queue that this instance of the driver serves.
+    pub queue: u32,
+    /// How many queues of the interface are served, by as many instances.
+    pub queues: u32,
+    /// Addresses that the driver owns, each with the length of its prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A power state, as `SetPowerState` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PowerState {
+    /// Working.
+    On,
+    /// In a safe state: no timers, rings drained.
+    Off,
+}
+
+/// A driver cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[error("driver {driver}: {operation} failed: {reason}")]
+pub struct DriverError {
+    /// Name of the driver.
+    pub driver: &'static str,
+    /// The callback that failed.
+    pub operation: &'static str,
+    /// What is wrong, and what to do about it.
+    pub reason: String,
+}
+
+/// What a driver may use during a callback.
+pub struct Cx<'a> {
+    /// The frames.
+    pub pool: &'a PacketPool,
+    /// Frames to the stack: staged here, published after the callback.
+    pub tx: &'a mut TxSubmissionQueue,
+    /// The timers of this worker.
+    pub timers: &'a mut Timers,
+    /// The interface.
+    pub device: &'a DeviceInfo,
+    /// The time at the start of this step of the worker.
+    pub now: Timestamp,
+}
+
+/// A network driver. Every callback of one instance runs on one thread, one at a time.
+///
+/// Seen from a driver that stands in for an adapter: [`rx_packets`](Self::rx_packets) brings what the
+/// system's stack sends, and what it submits to [`Cx::tx`] arrives in the stack.
+pub trait Driver {
+    /// The name that `--driver` takes.
+    fn name(&self) -> &'static str;
+
+    /// Allocates what the instance needs. Called once, before everything else; there are no queues yet, and
+    /// no I/O may happen.
+    ///
+    /// # Errors
+    ///
+    /// The driver is not started, and no other callback follows.
+    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError>;
+
+    /// The queues exist, and none is running: creates timers, resets the device. Called once, after
+    /// `init`. On return no timer may be armed.
+    ///
+    /// # Errors
+    ///
+    /// The driver is not started; `stop` follows.
+    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), DriverError>;
+
+    /// The power state changes: called with `On` after `start`, and then whenever it changes. The interface
+    /// is disabled when this is called.
+    ///
+    /// # Errors
+    ///
+    /// The driver fails; `stop` follows.
+    fn set_power_state(&mut self, _cx: &mut Cx<'_>, _state: PowerState) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// The interface is enabled or disabled. Timers start and stop here. After `false` returns no timer
+    /// may be armed, and no packet may be kept that is to be sent later.
+    ///
+    /// # Errors
+    ///
+    /// The driver fails; `stop` follows.
+    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError>;
+
+    /// Packets from the stack, in the order of arrival. Only called while the interface is enabled. What is
+    /// left in `batch` on return is dropped, that is, given back to the pool.
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch);
+
+    /// The tx ring has room again after it was full. Only called while the interface is enabled.
+    fn tx_packet_available(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// A timer fired. Only called while the interface is enabled; once per tick, also for ticks that are
+    /// late.
+    fn receive_timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
+
+    /// The end: every packet the driver keeps must be dropped before this returns. Called once, after
+    /// `start` was called, also when that failed. No callback follows.
+    fn stop(&mut self, cx: &mut Cx<'_>);
+
+    /// Counts for `netdext stats` and the summary. May be called at any time after `init`.
+    fn stats(&self) -> DriverStats;
+}
+
+/// What a driver counted.
+#[derive(Clone, Debug, Default)]
+pub struct DriverStats {
+    /// Frames by what was done with them, named; the names are those of the JSON output.
+    pub counters: Vec<(&'static str, u64)>,
+    /// Frames not answered or not sent, by cause, named likewise.
+    pub drops: Vec<(&'static str, u64)>,
+    /// The echo request injector, if the driver has one.
+    pub injector: Option<InjectorStats>,
+}
+
+impl DriverStats {
+    /// Adds the counts of another instance of the same driver.
+    pub fn merge(&mut self, other: &Self) {
+        merge_named(&mut self.counters, &other.counters);
+        merge_named(&mut self.drops, &other.drops);
+        match (&mut self.injector, &other.injector) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
+        }
+    }
+}
+
+/// Adds named counts to named counts.
+fn merge_named(into: &mut Vec<(&'static str, u64)>, from: &[(&'static str, u64)]) {
+    for &(name, count) in from {
+        match into.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, sum)) => *sum += count,
+            None => into.push((name, count)),
+        }
+    }
+}
+
+/// What an injector of echo requests counted. `sent == replies + lost + in_flight` at any time.
+#[derive(Clone, Debug)]
+pub struct InjectorStats {
+    /// Requests submitted to the tx ring.
+    pub sent: u64,
+    /// Requests that could not be submitted; their frames went back to the pool.
+    pub not_sent: u64,
+    /// Requests answered in time, each counted once.
+    pub replies: u64,
+    /// Requests not answered within the time limit.
+    pub lost: u64,
+    /// Requests still waiting for an answer.
+    pub in_flight: u64,
+    /// Replies that came after their request was counted as lost.
+    pub late: u64,
+    /// Further replies to a request that was already answered.
+    pub duplicates: u64,
+    /// Replies that came after the reply to a later request.
+    pub out_of_order: u64,
+    /// Round-trip times in ns.
+    pub rtt_ns: Histogram<u64>,
+}
+
+impl InjectorStats {
+    /// Adds the counts of another injector.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { sent, not_sent, replies, lost, in_flight, late, duplicates, out_of_order, rtt_ns } = other;
+        self.sent += sent;
+        self.not_sent += not_sent;
+        self.replies += replies;
+        self.lost += lost;
+        self.in_flight += in_flight;
+        self.late += late;
+        self.duplicates += duplicates;
+        self.out_of_order += out_of_order;
+        // Both histograms resize themselves, so adding cannot run out of range.
+        let _ = self.rtt_ns.add(rtt_ns);
+    }
+}

@@ -1,0 +1,52 @@
+use super::{DescBatch, EMPTY_BATCH};
+use crate::packet::{PacketBatch, PacketPool};
+use crate::port::CompletionRing;
+
+/// Received frames on their way from the kernel: the rx ring.
+pub struct RxCompletionQueue {
+    ring: Box<dyn CompletionRing>,
+    descs: DescBatch,
+    packets: u64,
+    bytes: u64,
+}
+
+impl RxCompletionQueue {
+    pub(crate) fn new(ring: Box<dyn CompletionRing>) -> Self {
+        Self { ring, descs: EMPTY_BATCH, packets: 0, bytes: 0 }
+    }
+
+    /// Takes received packets into `into`, in the order of arrival, up to its room. Returns how many.
+    ///
+    /// What the kernel returned wrongly is not among them: it is counted in
+    /// [`PacketPool::violations`], and the frame is quarantined.
+    pub fn dequeue(&mut self, pool: &PacketPool, into: &mut PacketBatch) -> usize {
+        let mut taken = 0;
+        while into.room() > 0 {
+            let want = into.room().min(self.descs.len());
+            let got = self.ring.consume(&mut self.descs[..want]);
+            for &desc in &self.descs[..got] {
+                let Some(packet) = pool.take_back_rx(desc) else { continue };
+                self.packets += 1;
+                self.bytes += packet.data_len() as u64;
+                // Cannot be full: no more was consumed than there is room.
+                if into.push(packet).is_ok() {
+                    taken += 1;
+                }
+            }
+            if got < want {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Packets received so far.
+    pub fn packets(&self) -> u64 {
+        self.packets
+    }
+
+    /// Bytes received so far, Ethernet headers included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
