@@ -1,1 +1,4 @@
-//! netdext
+//! netdext: user-space Ethernet drivers over AF_XDP.
+
+pub mod link;
+pub mod privilege;
