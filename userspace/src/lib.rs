@@ -4,6 +4,8 @@
 
 pub mod dispatch;
 pub mod driver;
+pub mod link;
 pub mod packet;
 pub mod port;
+pub mod privilege;
 pub mod queue;
