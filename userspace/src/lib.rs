@@ -1,1 +1,3 @@
 //! netdext
+
+pub mod link;
