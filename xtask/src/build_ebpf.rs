@@ -64,9 +64,15 @@ pub fn find_or_install(root: &Path, install: bool) -> Result<Option<Toolchain>> 
 /// Builds the object in target/ebpf and returns its bytes.
 pub fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let target_dir = root.join("target/ebpf");
-    let mut cargo = toolchain.cargo(&rustc_flags(root, toolchain)?)?;
+    let program = root.join("ebpf/program");
+    let flags = rustc_flags(root, toolchain)?;
+    // Cargo keeps what was built with other paths remapped; a rebuild has to be one.
+    let mut clean = toolchain.cargo(&flags)?;
+    clean.current_dir(&program).args(["clean", "--quiet", "--release", "--target", TARGET, "--target-dir"]);
+    run_printed(clean.arg(&target_dir).args(["--package", "netdext-ebpf", "--package", "netdext-abi"]))?;
+    let mut cargo = toolchain.cargo(&flags)?;
     cargo
-        .current_dir(root.join("ebpf/program"))
+        .current_dir(&program)
         .args(["build", "--locked", "--release", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(&target_dir);
     run_printed(&mut cargo)?;

@@ -161,7 +161,7 @@ fn log(ctx: &XdpContext, action: Verdict, reason: Counter) {
     let Some(name) = PADDED_NAMES.get(reason as usize) else { return };
     // SAFETY: the names are ASCII.
     let name = unsafe { core::str::from_utf8_unchecked(name) };
-    info!(ctx, "queue {} to {}: {}", ctx.rx_queue_index(), to, name);
+    info!(ctx, target: "netdext::xdp", "queue {} to {}: {}", ctx.rx_queue_index(), to, name);
 }
 
 #[panic_handler]
