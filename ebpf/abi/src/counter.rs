@@ -115,7 +115,7 @@ impl Counter {
 pub const PADDED_NAME_LEN: usize = 40;
 
 /// The names padded with spaces to one length: what the kernel's verifier wants of a string chosen by index.
-pub static PADDED_NAMES: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = {
+pub const PADDED_NAMES: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = {
     let mut padded = [[b' '; PADDED_NAME_LEN]; COUNTER_COUNT];
     let mut counter = 0;
     while counter < COUNTER_COUNT {

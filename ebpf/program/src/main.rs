@@ -19,7 +19,7 @@ use aya_ebpf::{
 use aya_log_ebpf::info;
 use netdext_abi::{
     Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, Reader, RxMeta, Verdict,
-    counter::{COUNTER_COUNT, PADDED_NAMES},
+    counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
     maps::{DEFAULT_ADDRESSES, DEFAULT_QUEUES},
     verdict,
 };
@@ -40,6 +40,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT 
 /// removes what it makes unreachable.
 #[unsafe(no_mangle)]
 static LOG_FRAMES: Global<u8> = Global::new(0);
+
+/// Here and not in the shared crate, whose symbols are named after its path on the building machine.
+static REASONS: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = PADDED_NAMES;
 
 /// The kernel takes the licence from here; `bpf_ktime_get_ns` was for GPL-compatible programs only before Linux 5.8.
 #[unsafe(link_section = "license")]
@@ -158,7 +161,7 @@ fn log(ctx: &XdpContext, action: Verdict, reason: Counter) {
         Verdict::Driver => "driver",
         Verdict::Kernel => "kernel",
     };
-    let Some(name) = PADDED_NAMES.get(reason as usize) else { return };
+    let Some(name) = REASONS.get(reason as usize) else { return };
     // SAFETY: the names are ASCII.
     let name = unsafe { core::str::from_utf8_unchecked(name) };
     info!(ctx, target: "netdext::xdp", "queue {} to {}: {}", ctx.rx_queue_index(), to, name);

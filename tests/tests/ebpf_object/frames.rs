@@ -193,6 +193,11 @@ fn ipv6_cases() -> Vec<Case> {
             with(&[option, (FRAGMENT, 0, [0, 0]), option]),
             Counter::DriverEcho6Request,
         ),
+        case(
+            "fragment header twice",
+            with(&[(FRAGMENT, 0, [0, 0]), (FRAGMENT, 0, [0, 0])]),
+            Counter::KernelOther,
+        ),
         case("no next header", to(MAC, ipv6(OWNED_V6, 59, &[])), Counter::KernelOther),
         case("TCP over IPv6", to(MAC, ipv6(OWNED_V6, 6, &[0; 20])), Counter::KernelOther),
         case("ICMPv6 to another", to(MAC, echo6(PEER_V6, &[], 128)), Counter::KernelNotOwned),

@@ -18,8 +18,9 @@ use super::{
 /// Why the program can't be loaded, attached or used.
 #[derive(Debug, Error)]
 pub enum ProgramError {
-    /// The capability is missing.
-    #[error("not permitted to {operation}: needs CAP_BPF and CAP_NET_ADMIN (or root)")]
+    /// A capability is missing: `CAP_BPF` for maps, `CAP_NET_ADMIN` for XDP, and `CAP_PERFMON` because the verifier allows
+    /// variable offsets into a packet only with it.
+    #[error("not permitted to {operation}: needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (or root)")]
     NotPermitted {
         /// What was tried.
         operation: &'static str,

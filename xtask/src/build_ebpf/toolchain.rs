@@ -45,10 +45,7 @@ impl Toolchain {
     /// The first complete toolchain on this machine: the one whose versions are `preferred`, if it is there.
     pub fn find(root: &Path, preferred: Option<&Versions>) -> Result<Option<Self>> {
         let Some(linker) = find_linker(root) else { return Ok(None) };
-        let mut found = Vec::new();
-        for candidate in [debian(&linker)?, nightly(&linker)?].into_iter().flatten() {
-            found.push(candidate);
-        }
+        let mut found: Vec<_> = [debian(&linker)?, nightly(&linker)?].into_iter().flatten().collect();
         let wanted = found.iter().position(|candidate| Some(&candidate.versions) == preferred).unwrap_or(0);
         Ok(if found.is_empty() { None } else { Some(found.swap_remove(wanted)) })
     }
