@@ -41,7 +41,8 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT 
 #[unsafe(no_mangle)]
 static LOG_FRAMES: Global<u8> = Global::new(0);
 
-/// Here and not in the shared crate, whose symbols are named after its path on the building machine.
+/// Unmangled, because a mangled name depends on where the sources lie on the building machine.
+#[unsafe(no_mangle)]
 static REASONS: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = PADDED_NAMES;
 
 /// The kernel takes the licence from here; `bpf_ktime_get_ns` was for GPL-compatible programs only before Linux 5.8.

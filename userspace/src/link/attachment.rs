@@ -100,7 +100,13 @@ impl AttachmentError {
 ///
 /// [`AttachmentError`], also when there is no such interface.
 pub fn attached_program(ifindex: u32) -> Result<Option<ForeignProgram>, AttachmentError> {
-    let found = blocking(async move |handle| {
+    let found = attached_id(ifindex)?;
+    Ok(found.map(|(id, mode)| ForeignProgram { id, name: program_name(id), mode }))
+}
+
+/// Number and mode of the XDP program on an interface; cheaper than [`attached_program`], which looks for the name.
+pub(super) fn attached_id(ifindex: u32) -> Result<Option<(u32, XdpHook)>, AttachmentError> {
+    blocking(async move |handle| {
         let reply = handle.link().get().match_index(ifindex).execute().try_next().await;
         let failed = |source| AttachmentError::Request { operation: "reading IFLA_XDP", ifindex, source };
         let attributes = reply.map_err(failed)?.map(|link| link.attributes).unwrap_or_default();
@@ -108,8 +114,7 @@ pub fn attached_program(ifindex: u32) -> Result<Option<ForeignProgram>, Attachme
             LinkAttribute::Xdp(xdp) => program_of(&xdp),
             _ => None,
         }))
-    })?;
-    Ok(found.map(|(id, mode)| ForeignProgram { id, name: program_name(id), mode }))
+    })
 }
 
 /// Takes the program off that sits there by netlink. One that is held by a bpf_link is refused with `EBUSY`. Blocks.

@@ -7,6 +7,7 @@
 use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -30,6 +31,9 @@ use super::{
 
 /// The built XDP object, as `cargo xtask build-ebpf` writes it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext.bpf.o");
+
+/// How long a detached program may take to leave its interface.
+const DETACH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Which XDP mode to attach in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +84,7 @@ pub struct TestRun {
 
 #[derive(Debug)]
 enum Attachment {
-    Link { _held: FdLink },
+    Link { held: FdLink, ifindex: u32 },
     Netlink { ifindex: u32, mode: XdpHook },
 }
 
@@ -179,7 +183,7 @@ impl SteeringProgram {
         // A netlink attachment has no descriptor, and the conversion leaves it attached: from here on it is ours to
         // take off.
         let attachment = match FdLink::try_from(link) {
-            Ok(held) => Attachment::Link { _held: held },
+            Ok(held) => Attachment::Link { held, ifindex },
             Err(_no_link) => Attachment::Netlink { ifindex, mode },
         };
         let held_by_link = matches!(attachment, Attachment::Link { .. });
@@ -187,19 +191,42 @@ impl SteeringProgram {
         Ok(AttachedMode { mode, held_by_link, native_refused: None })
     }
 
-    /// Takes the program off the interface; without an attachment this does nothing. An interface that is gone has
-    /// taken its attachment along.
+    /// Takes the program off the interface and waits until it is off; without an attachment this does nothing. An
+    /// interface that is gone has taken its attachment along. Call it in the network namespace of [`Self::attach`].
     ///
     /// # Errors
     ///
-    /// [`ProgramError::Attachment`] when the kernel refuses to end a netlink attachment.
+    /// [`ProgramError::Attachment`] when the kernel refuses to end a netlink attachment,
+    /// [`ProgramError::StillAttached`] when something else holds the program there.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
-        // A link goes by dropping it.
-        let Some(Attachment::Netlink { ifindex, mode }) = self.attachment.take() else { return Ok(()) };
-        match attachment::attached_program(ifindex) {
-            Ok(Some(program)) if program.id == self.program_id => Ok(attachment::detach(ifindex, mode)?),
-            Ok(_not_ours) => Ok(()),
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(()),
+        let Some(attachment) = self.attachment.take() else { return Ok(()) };
+        let ifindex = match attachment {
+            Attachment::Link { held, ifindex } => {
+                drop(held);
+                ifindex
+            }
+            Attachment::Netlink { ifindex, mode } => {
+                if self.sits_on(ifindex)? {
+                    attachment::detach(ifindex, mode)?;
+                }
+                ifindex
+            }
+        };
+        // A child that another thread is starting has a copy of the link's descriptor until it calls execve.
+        let deadline = Instant::now() + DETACH_DEADLINE;
+        while self.sits_on(ifindex)? {
+            if Instant::now() > deadline {
+                return Err(ProgramError::StillAttached { ifindex, id: self.program_id });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn sits_on(&self, ifindex: u32) -> Result<bool, ProgramError> {
+        match attachment::attached_id(ifindex) {
+            Ok(found) => Ok(found.is_some_and(|(id, _)| id == self.program_id)),
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -74,6 +74,14 @@ pub enum ProgramError {
     /// This program is attached already.
     #[error("the XDP program is already attached")]
     AlreadyAttached,
+    /// The program was given up, but something else keeps it on the interface.
+    #[error("the XDP program {id} is still attached to interface {ifindex} after it was detached")]
+    StillAttached {
+        /// The interface.
+        ifindex: u32,
+        /// The kernel's number of the program.
+        id: u32,
+    },
     /// The system's logger was asked for twice, or no records are compiled in.
     #[error("reading the log records of the XDP program failed")]
     Log(#[source] aya_log::Error),
