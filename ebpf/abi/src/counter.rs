@@ -110,3 +110,22 @@ impl Counter {
         COUNTER_NAMES[self as usize]
     }
 }
+
+/// Bytes of each of [`PADDED_NAMES`].
+pub const PADDED_NAME_LEN: usize = 40;
+
+/// The names padded with spaces to one length: what the kernel's verifier wants of a string chosen by index.
+pub const PADDED_NAMES: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = {
+    let mut padded = [[b' '; PADDED_NAME_LEN]; COUNTER_COUNT];
+    let mut counter = 0;
+    while counter < COUNTER_COUNT {
+        let name = COUNTER_NAMES[counter].as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            padded[counter][at] = name[at];
+            at += 1;
+        }
+        counter += 1;
+    }
+    padded
+};

@@ -40,6 +40,14 @@ impl Config {
     /// Every frame goes to the driver, unparsed.
     pub const STEER_ALL: u16 = 1;
 
+    /// The bytes of the map's value.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; size_of::<Self>()] {
+        let [a, b, c, d, e, f] = self.mac;
+        let [low, high] = self.flags.to_ne_bytes();
+        [a, b, c, d, e, f, low, high]
+    }
+
     /// Whether [`Config::STEER_ALL`] is set.
     #[inline(always)]
     #[must_use]

@@ -2,8 +2,8 @@
 
 /// Bounds-checked reads; the only way parsing sees a frame.
 ///
-/// There is no `len`: in the kernel the length would be the difference of two packet pointers, which the verifier
-/// allows only to holders of `CAP_PERFMON`. Comparing against the end is allowed to all.
+/// There is no `len`: parsing asks only whether the frame reaches somewhere, and in the kernel that is one comparison of
+/// packet pointers, which the verifier follows; their difference would be a number like any other to it.
 pub trait Reader {
     /// Whether the frame has at least `end` bytes.
     fn contains(&self, end: usize) -> bool;

@@ -4,12 +4,16 @@
 //! runtime. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! [`netns`] has to be settled before the first call of any other module.
 
+pub mod attachment;
 pub mod device;
 pub mod events;
 pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+pub mod program;
+mod program_error;
+pub mod steering;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};

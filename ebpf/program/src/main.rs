@@ -1,0 +1,175 @@
+//! The XDP program: judge a frame, count it, and hand it to the AF_XDP socket of its queue or to the kernel.
+//!
+//! What to do with a frame is decided by `netdext_abi::verdict`, the same code that user space and the tests use; here
+//! are only the maps and the glue to the kernel.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    Global,
+    bindings::{BPF_F_NO_PREALLOC, xdp_action},
+    helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_meta},
+    macros::{map, xdp},
+    maps::{Array, HashMap, PerCpuArray, XskMap},
+    programs::XdpContext,
+};
+use aya_log_ebpf::info;
+use netdext_abi::{
+    Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, Reader, RxMeta, Verdict,
+    counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
+    maps::{DEFAULT_ADDRESSES, DEFAULT_QUEUES},
+    verdict,
+};
+
+#[map]
+static XSKS: XskMap = XskMap::with_max_entries(DEFAULT_QUEUES, 0);
+#[map]
+static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
+// Without preallocation: room for many addresses costs only the buckets, and a removed element isn't reused while read.
+#[map]
+static OWNED_V4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(DEFAULT_ADDRESSES, BPF_F_NO_PREALLOC);
+#[map]
+static OWNED_V6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(DEFAULT_ADDRESSES, BPF_F_NO_PREALLOC);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT as u32, 0);
+
+/// Set by the loader. The map behind it is frozen before the program is loaded, so the verifier knows the value and
+/// removes what it makes unreachable.
+#[unsafe(no_mangle)]
+static LOG_FRAMES: Global<u8> = Global::new(0);
+
+/// Unmangled, because a mangled name depends on where the sources lie on the building machine.
+#[unsafe(no_mangle)]
+static REASONS: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = PADDED_NAMES;
+
+/// The kernel takes the licence from here; `bpf_ktime_get_ns` was for GPL-compatible programs only before Linux 5.8.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// The bytes of the frame that the program runs for.
+struct Frame {
+    start: usize,
+    end: usize,
+}
+
+impl Reader for Frame {
+    #[inline(always)]
+    fn contains(&self, end: usize) -> bool {
+        self.start + end <= self.end
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut at = self.start + offset;
+        // The compiler must forget where the pointer came from. Otherwise it leaves out comparisons that follow from
+        // earlier ones, or compares one register and loads through another, and the verifier, which doesn't see such
+        // connections, refuses the load. (A bare comment would do, but leaves line info that the kernel rejects.)
+        // SAFETY: a register is moved to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+        if at + N > self.end {
+            return None;
+        }
+        // SAFETY: `at .. at + N` lies between data and data_end, which the kernel guarantees to be readable while
+        // the program runs; the verifier has proved the comparison. A byte array needs no alignment.
+        Some(unsafe { *(at as *const [u8; N]) })
+    }
+}
+
+/// The port as the maps know it.
+struct Port;
+
+impl PortView for Port {
+    #[inline(always)]
+    fn config(&self) -> Config {
+        // The only element of an array is always there.
+        CONFIG.get(0).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn owns_v4(&self, address: [u8; 4]) -> bool {
+        OWNED_V4.get_ptr(address).is_some()
+    }
+
+    #[inline(always)]
+    fn owns_v6(&self, address: [u8; 16]) -> bool {
+        OWNED_V6.get_ptr(address).is_some()
+    }
+}
+
+#[xdp]
+fn netdext(ctx: XdpContext) -> u32 {
+    let frame = Frame { start: ctx.data(), end: ctx.data_end() };
+    let Decision { action, reason } = verdict(&frame, &Port);
+    count(reason);
+    if LOG_FRAMES.load() != 0 {
+        log(&ctx, action, reason);
+    }
+    match action {
+        Verdict::Driver => to_driver(&ctx),
+        Verdict::Kernel => xdp_action::XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn to_driver(ctx: &XdpContext) -> u32 {
+    // The lower bits of the flags are what the helper returns when the queue has no socket.
+    match XSKS.redirect(ctx.rx_queue_index(), u64::from(xdp_action::XDP_PASS)) {
+        Ok(redirected) => {
+            stamp(ctx);
+            redirected
+        }
+        Err(passed) => {
+            count(Counter::NoSocket);
+            passed
+        }
+    }
+}
+
+/// Puts an [`RxMeta`] before the frame. The redirect is carried out only after the program has returned, so the frame
+/// may still change here, and one that stays with the kernel is left without metadata, which would hinder GRO.
+#[inline(always)]
+fn stamp(ctx: &XdpContext) {
+    // SAFETY: the context is the one the program was called with.
+    let adjusted = unsafe { bpf_xdp_adjust_meta(ctx.ctx, -(RX_META_LEN as i32)) };
+    let meta = ctx.metadata();
+    if adjusted != 0 || meta + RX_META_LEN > ctx.data() {
+        count(Counter::NoTimestamp);
+        return;
+    }
+    // SAFETY: the helper takes no pointer.
+    let ktime_ns = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: data_meta .. data holds RX_META_LEN writable bytes, as just compared and proved by the verifier; the
+    // kernel only moves data_meta by multiples of four, hence unaligned.
+    unsafe { (meta as *mut RxMeta).write_unaligned(RxMeta { magic: RX_META_MAGIC, reserved: 0, ktime_ns }) };
+}
+
+#[inline(always)]
+fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter.index()) {
+        // SAFETY: the pointer is to this CPU's slot, and XDP programs aren't interrupted by others on the same CPU.
+        unsafe { *value += 1 };
+    }
+}
+
+/// One record of aya-log for a decision, formatted in user space.
+#[inline(always)]
+fn log(ctx: &XdpContext, action: Verdict, reason: Counter) {
+    let to = match action {
+        Verdict::Driver => "driver",
+        Verdict::Kernel => "kernel",
+    };
+    let Some(name) = REASONS.get(reason as usize) else { return };
+    // SAFETY: the names are ASCII.
+    let name = unsafe { core::str::from_utf8_unchecked(name) };
+    info!(ctx, target: "netdext::xdp", "queue {} to {}: {}", ctx.rx_queue_index(), to, name);
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // Nothing here can panic; the verifier would refuse this loop.
+    loop {}
+}

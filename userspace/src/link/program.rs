@@ -1,0 +1,372 @@
+//! Loading the XDP program, and attaching it to an interface for as long as this process lives.
+//!
+//! The attachment is held by a bpf_link, which the kernel takes off when its last descriptor is closed, also after
+//! SIGKILL. Before Linux 5.9 there is none for XDP: then aya attaches by netlink, [`AttachedMode::held_by_link`] is
+//! false, and a killed process leaves its program on the interface, where the next start finds it as a foreign one.
+
+use std::{
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode, links::FdLink},
+};
+use aya_log::EbpfLogger;
+use netdext_abi::{
+    Config, RX_META_LEN,
+    maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, PROGRAM, XSKS},
+};
+use rustix::io::Errno;
+use serde::Serialize;
+
+pub use super::program_error::ProgramError;
+use super::{
+    attachment::{self, ForeignProgram, XdpHook},
+    program_error::{attach_error, innermost, load_error},
+    steering::{ProgramCounters, SteeringMaps},
+};
+
+/// The built XDP object, as `cargo xtask build-ebpf` writes it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext.bpf.o");
+
+/// How long a detached program may take to leave its interface.
+const DETACH_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Which XDP mode to attach in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native, and skb where the device can't.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack ("generic"): every device can, slower.
+    Skb,
+}
+
+/// What the program is loaded with.
+#[derive(Clone, Debug)]
+pub struct ProgramConfig {
+    /// Compile a log record of every verdict in; without, the verifier removes the code.
+    pub log_frames: bool,
+    /// The port's MAC address.
+    pub mac: [u8; 6],
+    /// The addresses that the port owns.
+    pub addresses: Vec<IpAddr>,
+    /// Every frame goes to the driver, whatever it is.
+    pub steer_all: bool,
+    /// Rx queues that can have a socket.
+    pub queues: u32,
+}
+
+/// How the program was attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttachedMode {
+    /// The mode in use.
+    pub mode: XdpHook,
+    /// Whether the attachment ends with the process in any case. If not, it survives SIGKILL.
+    pub held_by_link: bool,
+    /// With [`XdpMode::Auto`] in skb mode: why native mode was refused.
+    pub native_refused: Option<String>,
+}
+
+/// What a trial run over one frame gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestRun {
+    /// The XDP action that the program returned (linux/bpf.h).
+    pub action: u32,
+    /// The metadata, if there is any, and then the frame.
+    pub output: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Attachment {
+    Link { held: FdLink, ifindex: u32 },
+    Netlink { ifindex: u32, mode: XdpHook },
+}
+
+/// The loaded program with its maps. Dropping it detaches.
+pub struct SteeringProgram {
+    // Before `ebpf`: off the interface first, then the program and its maps go.
+    attachment: Option<Attachment>,
+    maps: SteeringMaps,
+    ebpf: Ebpf,
+    program_id: u32,
+    logs: bool,
+}
+
+impl SteeringProgram {
+    /// Loads the embedded object into the kernel; no frame meets it until it is attached.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::NotPermitted`], [`ProgramError::KernelTooOld`], [`ProgramError::Load`], and
+    /// [`ProgramError::Steering`] for an address that can't be owned.
+    pub fn load(config: &ProgramConfig) -> Result<Self, ProgramError> {
+        let log_frames = u8::from(config.log_frames);
+        // Twice as many as asked for, so that addresses can be added while running.
+        let wanted = u32::try_from(config.addresses.len().saturating_mul(2)).unwrap_or(u32::MAX);
+        let addresses = DEFAULT_ADDRESSES.max(wanted);
+        let mut ebpf = EbpfLoader::new()
+            .override_global(LOG_FRAMES, &log_frames, true)
+            .map_max_entries(XSKS, config.queues.max(1))
+            .map_max_entries(OWNED_V4, addresses)
+            .map_max_entries(OWNED_V6, addresses)
+            .load(OBJECT)
+            .map_err(load_error)?;
+        let mut maps = SteeringMaps::take(&mut ebpf)?;
+        let flags = if config.steer_all { Config::STEER_ALL } else { 0 };
+        maps.set_config(Config { mac: config.mac, flags })?;
+        for address in &config.addresses {
+            maps.add_address(*address)?;
+        }
+        let xdp = xdp_mut(&mut ebpf).map_err(load_error)?;
+        xdp.load().map_err(|error| load_error(error.into()))?;
+        let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
+        Ok(Self { attachment: None, maps, ebpf, program_id, logs: config.log_frames })
+    }
+
+    /// Attaches the program to an interface of the calling thread's network namespace. Blocks for a few system calls.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Foreign`] when another program is there and `replace` is false, [`ProgramError::HeldElsewhere`]
+    /// when it can't be replaced, [`ProgramError::Attach`] when the device refuses.
+    pub fn attach(
+        &mut self,
+        iface: &str,
+        ifindex: u32,
+        mode: XdpMode,
+        replace: bool,
+    ) -> Result<AttachedMode, ProgramError> {
+        if self.attachment.is_some() {
+            return Err(ProgramError::AlreadyAttached);
+        }
+        if let Some(program) = attachment::attached_program(ifindex)? {
+            make_way(iface, ifindex, program, replace)?;
+        }
+        let attached = match mode {
+            XdpMode::Native => self.attach_in(iface, ifindex, XdpHook::Native)?,
+            XdpMode::Skb => self.attach_in(iface, ifindex, XdpHook::Skb)?,
+            XdpMode::Auto => match self.attach_in(iface, ifindex, XdpHook::Native) {
+                Err(ProgramError::Attach { source, .. }) => {
+                    let refused = Some(innermost(&source));
+                    let skb = self.attach_in(iface, ifindex, XdpHook::Skb)?;
+                    AttachedMode { native_refused: refused, ..skb }
+                }
+                other => other?,
+            },
+        };
+        if !attached.held_by_link {
+            tracing::warn!(
+                iface,
+                "no bpf_link for XDP (Linux 5.9): the program stays attached if this process is killed"
+            );
+        }
+        Ok(attached)
+    }
+
+    fn attach_in(&mut self, iface: &str, ifindex: u32, mode: XdpHook) -> Result<AttachedMode, ProgramError> {
+        let aya_mode = match mode {
+            XdpHook::Native => AyaMode::Driver,
+            XdpHook::Skb => AyaMode::Skb,
+            XdpHook::Hardware => AyaMode::Hardware,
+        };
+        let attached = xdp_mut(&mut self.ebpf).and_then(|xdp| {
+            let id = xdp.attach_to_if_index(ifindex, aya_mode)?;
+            Ok(xdp.take_link(id)?)
+        });
+        let link = attached.map_err(|error| attach_error(iface, ifindex, mode, error))?;
+        // A netlink attachment has no descriptor, and the conversion leaves it attached: from here on it is ours to
+        // take off.
+        let attachment = match FdLink::try_from(link) {
+            Ok(held) => Attachment::Link { held, ifindex },
+            Err(_no_link) => Attachment::Netlink { ifindex, mode },
+        };
+        let held_by_link = matches!(attachment, Attachment::Link { .. });
+        self.attachment = Some(attachment);
+        Ok(AttachedMode { mode, held_by_link, native_refused: None })
+    }
+
+    /// Takes the program off the interface and waits until it is off; without an attachment this does nothing. An
+    /// interface that is gone has taken its attachment along. Call it in the network namespace of [`Self::attach`].
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Attachment`] when the kernel refuses to end a netlink attachment,
+    /// [`ProgramError::StillAttached`] when something else holds the program there.
+    pub fn detach(&mut self) -> Result<(), ProgramError> {
+        let Some(attachment) = self.attachment.take() else { return Ok(()) };
+        let ifindex = match attachment {
+            Attachment::Link { held, ifindex } => {
+                drop(held);
+                ifindex
+            }
+            Attachment::Netlink { ifindex, mode } => {
+                if self.sits_on(ifindex)? {
+                    attachment::detach(ifindex, mode)?;
+                }
+                ifindex
+            }
+        };
+        // A child that another thread is starting has a copy of the link's descriptor until it calls execve.
+        let deadline = Instant::now() + DETACH_DEADLINE;
+        while self.sits_on(ifindex)? {
+            if Instant::now() > deadline {
+                return Err(ProgramError::StillAttached { ifindex, id: self.program_id });
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn sits_on(&self, ifindex: u32) -> Result<bool, ProgramError> {
+        match attachment::attached_id(ifindex) {
+            Ok(found) => Ok(found.is_some_and(|(id, _)| id == self.program_id)),
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The frames for the driver on `queue` go to this AF_XDP socket from now on; see [`SteeringMaps::insert_socket`].
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn insert_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), ProgramError> {
+        Ok(self.maps.insert_socket(queue, socket)?)
+    }
+
+    /// The frames for the driver on `queue` go to the kernel from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn remove_socket(&mut self, queue: u32) -> Result<(), ProgramError> {
+        Ok(self.maps.remove_socket(queue)?)
+    }
+
+    /// The counters, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn counters(&self) -> Result<ProgramCounters, ProgramError> {
+        Ok(self.maps.counters()?)
+    }
+
+    /// The maps, to change what is steered.
+    pub fn maps_mut(&mut self) -> &mut SteeringMaps {
+        &mut self.maps
+    }
+
+    /// The kernel's number of the loaded program.
+    #[must_use]
+    pub fn program_id(&self) -> u32 {
+        self.program_id
+    }
+
+    /// The log records of the program, `None` when they aren't compiled in. Call it once, after the process has
+    /// installed its logger: they go to the `log` crate's logger of that moment.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Log`] the second time.
+    pub fn logger(&mut self) -> Result<Option<FrameLog>, ProgramError> {
+        if !self.logs {
+            return Ok(None);
+        }
+        EbpfLogger::init(&mut self.ebpf).map(|records| Some(FrameLog { records })).map_err(ProgramError::Log)
+    }
+
+    /// Runs the program over one frame, without a device (`BPF_PROG_TEST_RUN`). Counters count it.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::TestRun`]; the kernel takes no frame of fewer than 14 bytes and none above a page.
+    pub fn test_run(&mut self, frame: &[u8]) -> Result<TestRun, ProgramError> {
+        let mut output = vec![0; frame.len() + RX_META_LEN];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
+        let outcome = xdp_mut(&mut self.ebpf)
+            .and_then(|xdp| Ok(xdp.test_run(options)?))
+            .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
+        output.truncate(outcome.data_size_out as usize);
+        Ok(TestRun { action: outcome.return_value, output })
+    }
+}
+
+impl std::fmt::Debug for SteeringProgram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attachment, program_id, logs, maps: _, ebpf: _ } = self;
+        f.debug_struct("SteeringProgram")
+            .field("program_id", program_id)
+            .field("attachment", attachment)
+            .field("logs", logs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for SteeringProgram {
+    fn drop(&mut self) {
+        if let Err(error) = self.detach() {
+            tracing::warn!(%error, "the XDP program stays attached");
+        }
+    }
+}
+
+/// Log records of the program. Becomes readable when there are some.
+pub struct FrameLog {
+    records: EbpfLogger<&'static dyn log::Log>,
+}
+
+impl FrameLog {
+    /// Hands what has been recorded to the logger.
+    pub fn flush(&mut self) {
+        self.records.flush();
+    }
+}
+
+impl AsFd for FrameLog {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.records.as_fd()
+    }
+}
+
+impl std::fmt::Debug for FrameLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrameLog").field("fd", &self.as_fd()).finish()
+    }
+}
+
+fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
+    let missing = aya::programs::ProgramError::InvalidName { name: PROGRAM.into() };
+    let program = ebpf.program_mut(PROGRAM).ok_or(missing)?;
+    Ok(program.try_into()?)
+}
+
+/// Takes a program off to make room for ours, if that is wanted and possible.
+fn make_way(iface: &str, ifindex: u32, program: ForeignProgram, replace: bool) -> Result<(), ProgramError> {
+    if !replace {
+        return Err(ProgramError::Foreign { iface: iface.into(), program });
+    }
+    match attachment::detach(ifindex, program.mode) {
+        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+            Err(ProgramError::HeldElsewhere { iface: iface.into(), program })
+        }
+        other => Ok(other?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_object_is_an_elf_file() {
+        assert!(OBJECT.starts_with(b"\x7fELF"));
+    }
+}

@@ -1,0 +1,288 @@
+//! The program's maps, typed: owned addresses, configuration, sockets of the queues, counters.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap},
+};
+use netdext_abi::{
+    COUNTER_COUNT, Config, Counter,
+    maps::{CONFIG, COUNTERS, OWNED_V4, OWNED_V6, XSKS},
+};
+use serde::{Serialize, Serializer};
+use thiserror::Error;
+
+/// Why a map of the program can't be read or changed.
+#[derive(Debug, Error)]
+pub enum SteeringError {
+    /// The object isn't the one that this library was built with.
+    #[error(
+        "the XDP object has no map {name} of the expected type; rebuild it with `cargo xtask build-ebpf`"
+    )]
+    MissingMap {
+        /// The map's name.
+        name: &'static str,
+    },
+    /// No station can own the address.
+    #[error("{address} can't be owned by a port: {reason}")]
+    NotOwnable {
+        /// The address.
+        address: IpAddr,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// The queue number is beyond what the program was loaded for.
+    #[error("queue {queue} is out of range: the program was loaded for {queues} queues")]
+    QueueOutOfRange {
+        /// The queue.
+        queue: u32,
+        /// Number of queues.
+        queues: u32,
+    },
+    /// The kernel refused.
+    #[error("{operation} in map {map} failed")]
+    Map {
+        /// What was tried.
+        operation: &'static str,
+        /// The map's name.
+        map: &'static str,
+        /// The kernel's answer.
+        source: MapError,
+    },
+}
+
+/// Presence of the key is all that counts.
+const OWNED: u32 = 1;
+
+/// The program's maps. Changes count from the next frame on.
+pub struct SteeringMaps {
+    xsks: XskMap<MapData>,
+    config: Array<MapData, [u8; size_of::<Config>()]>,
+    owned_v4: HashMap<MapData, [u8; 4], u32>,
+    owned_v6: HashMap<MapData, [u8; 16], u32>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl SteeringMaps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
+        Ok(Self {
+            xsks: take(ebpf, XSKS)?,
+            config: take(ebpf, CONFIG)?,
+            owned_v4: take(ebpf, OWNED_V4)?,
+            owned_v6: take(ebpf, OWNED_V6)?,
+            counters: take(ebpf, COUNTERS)?,
+        })
+    }
+
+    /// Number of queues that can have a socket.
+    #[must_use]
+    pub fn queues(&self) -> u32 {
+        self.xsks.len()
+    }
+
+    /// Replaces MAC address and flags.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_config(&mut self, config: Config) -> Result<(), SteeringError> {
+        self.config.set(0, config.to_bytes(), 0).map_err(refused("writing the configuration", CONFIG))
+    }
+
+    /// Makes the port own an address; owning it already is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::NotOwnable`] for multicast, broadcast and unspecified addresses, [`SteeringError::Map`] when the
+    /// map is full.
+    pub fn add_address(&mut self, address: IpAddr) -> Result<(), SteeringError> {
+        ownable(address)?;
+        match address {
+            IpAddr::V4(v4) => self
+                .owned_v4
+                .insert(v4.octets(), OWNED, 0)
+                .map_err(refused("adding an owned address", OWNED_V4)),
+            IpAddr::V6(v6) => self
+                .owned_v6
+                .insert(v6.octets(), OWNED, 0)
+                .map_err(refused("adding an owned address", OWNED_V6)),
+        }
+    }
+
+    /// Makes the port no longer own an address. Returns whether it did.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn remove_address(&mut self, address: IpAddr) -> Result<bool, SteeringError> {
+        let (removed, map) = match address {
+            IpAddr::V4(v4) => (self.owned_v4.remove(&v4.octets()), OWNED_V4),
+            IpAddr::V6(v6) => (self.owned_v6.remove(&v6.octets()), OWNED_V6),
+        };
+        match removed {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(refused("removing an owned address", map)(error)),
+        }
+    }
+
+    /// From now on the frames for the driver on `queue` go to this AF_XDP socket, which must be bound to that queue.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::QueueOutOfRange`]; [`SteeringError::Map`] when it isn't an AF_XDP socket.
+    pub fn insert_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
+        self.check_queue(queue)?;
+        self.xsks.set(queue, socket.as_raw_fd(), 0).map_err(refused("inserting a socket", XSKS))
+    }
+
+    /// From now on the frames for the driver on `queue` go to the kernel. A queue without a socket is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::QueueOutOfRange`], [`SteeringError::Map`].
+    pub fn remove_socket(&mut self, queue: u32) -> Result<(), SteeringError> {
+        self.check_queue(queue)?;
+        match self.xsks.unset(queue) {
+            Err(error) if !is_missing(&error) => Err(refused("removing a socket", XSKS)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_queue(&self, queue: u32) -> Result<(), SteeringError> {
+        let queues = self.queues();
+        if queue < queues { Ok(()) } else { Err(SteeringError::QueueOutOfRange { queue, queues }) }
+    }
+
+    /// The counters, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn counters(&self) -> Result<ProgramCounters, SteeringError> {
+        let mut counters = ProgramCounters::default();
+        for counter in Counter::ALL {
+            let per_cpu =
+                self.counters.get(&counter.index(), 0).map_err(refused("reading a counter", COUNTERS))?;
+            counters.values[counter as usize] = per_cpu.iter().sum();
+        }
+        Ok(counters)
+    }
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, SteeringError> {
+    let map = ebpf.take_map(name).ok_or(SteeringError::MissingMap { name })?;
+    T::try_from(map).map_err(|_wrong_type| SteeringError::MissingMap { name })
+}
+
+fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
+    move |source| SteeringError::Map { operation, map, source }
+}
+
+fn is_missing(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
+/// Whether a station can own an address (RFC 1122, 3.2.1.3; RFC 4291, 2.5).
+///
+/// # Errors
+///
+/// [`SteeringError::NotOwnable`].
+pub fn ownable(address: IpAddr) -> Result<(), SteeringError> {
+    let reserved = |v4: Ipv4Addr| v4.octets()[0] >= 240;
+    let reason = match address {
+        _ if address.is_unspecified() => "it is the unspecified address",
+        _ if address.is_multicast() => "it is a multicast address",
+        IpAddr::V4(v4) if v4.is_broadcast() => "it is the broadcast address",
+        IpAddr::V4(v4) if reserved(v4) => "it is reserved (240.0.0.0/4)",
+        _ => return Ok(()),
+    };
+    Err(SteeringError::NotOwnable { address, reason })
+}
+
+/// What the program has counted since it was loaded, summed over the CPUs. Serialises as an object by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramCounters {
+    values: [u64; COUNTER_COUNT],
+}
+
+impl Default for ProgramCounters {
+    fn default() -> Self {
+        Self { values: [0; COUNTER_COUNT] }
+    }
+}
+
+impl ProgramCounters {
+    /// One counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.values[counter as usize]
+    }
+
+    /// Every counter with its value, in the order of the map.
+    pub fn iter(&self) -> impl Iterator<Item = (Counter, u64)> {
+        Counter::ALL.into_iter().zip(self.values)
+    }
+
+    /// Frames that the program has judged: each adds to exactly one counter up to [`Counter::LAST_VERDICT`].
+    #[must_use]
+    pub fn frames(&self) -> u64 {
+        self.values[..=Counter::LAST_VERDICT as usize].iter().sum()
+    }
+
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut difference = self.clone();
+        for (value, before) in difference.values.iter_mut().zip(earlier.values) {
+            *value = value.saturating_sub(before);
+        }
+        difference
+    }
+}
+
+impl Serialize for ProgramCounters {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let by_name: BTreeMap<_, _> = self.iter().map(|(counter, value)| (counter.name(), value)).collect();
+        by_name.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_unicast_addresses_can_be_owned() {
+        for good in ["198.18.0.1", "2001:2::1", "fe80::1", "127.0.0.1"] {
+            assert!(ownable(good.parse().unwrap()).is_ok(), "{good}");
+        }
+        for bad in ["0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255", "240.0.0.1"] {
+            let error = ownable(bad.parse().unwrap()).unwrap_err();
+            assert!(error.to_string().starts_with(bad), "{error}");
+        }
+    }
+
+    #[test]
+    fn counters_serialise_by_name_and_sum_only_verdicts() {
+        let mut counters = ProgramCounters::default();
+        counters.values[Counter::KernelOther as usize] = 3;
+        counters.values[Counter::DatagramTooLong as usize] = 1;
+        counters.values[Counter::NoSocket as usize] = 5;
+        assert_eq!(counters.frames(), 4);
+        let json = serde_json::to_value(&counters).unwrap();
+        assert_eq!(json["kernel_other"], 3);
+        assert_eq!(json["driver_no_socket"], 5);
+        assert_eq!(json.as_object().unwrap().len(), COUNTER_COUNT);
+    }
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask check-ebpf`: is ebpf/object what its sources say, and does it judge frames as the host does?
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+use netdext_abi::maps::{LOG_FRAMES, MAP_NAMES, PROGRAM};
+use object::{
+    Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind,
+    read::elf::{ElfFile64, ElfSymbol64},
+};
+
+use crate::build_ebpf::{
+    build, find_or_install,
+    manifest::{Manifest, hash_sources, sha256},
+    object_path, root,
+    toolchain::{Toolchain, run_printed},
+};
+
+/// The program, what it calls, its licence, its maps and its constants.
+const COMPARED_SECTIONS: [&str; 5] = ["xdp", ".text", "license", "maps", ".rodata"];
+const LICENCE: &[u8] = b"Dual MIT/GPL\0";
+/// The ring buffer of aya-log, besides the maps of our own.
+const LOG_MAP: &str = "AYA_LOGS";
+
+/// Arguments of `check-ebpf`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Install the toolchain first where it is missing (Debian, Ubuntu), so that the object is rebuilt and compared
+    #[arg(long)]
+    install: bool,
+}
+
+/// Runs all checks that can be run here; one that can't says so.
+pub fn run(args: Args) -> Result<()> {
+    let root = root();
+    let path = object_path(&root);
+    let object = fs::read(&path)
+        .with_context(|| format!("{} can't be read; run `cargo xtask build-ebpf`", path.display()))?;
+    let manifest = Manifest::read(&root)?;
+
+    ensure!(
+        manifest.sources_sha256 == hash_sources(&root)?,
+        "the sources of the XDP program have changed since {} was built; run `cargo xtask build-ebpf`",
+        path.display()
+    );
+    ensure!(
+        manifest.object_sha256 == sha256(&object),
+        "{} isn't the file that its manifest describes; run `cargo xtask build-ebpf`",
+        path.display()
+    );
+    println!("ok: the object is the one that was built from these sources");
+    check_names(&object)?;
+    println!("ok: program, maps, globals and licence");
+    check_rebuild(&root, &object, &manifest, args.install)?;
+    check_verdicts(&root)
+}
+
+fn check_names(object: &[u8]) -> Result<()> {
+    let elf = ElfFile64::<object::Endianness>::parse(object).context("the object isn't an ELF file")?;
+    let in_section = |symbol: &ElfSymbol64<'_, '_>, section: &str| {
+        let index = symbol.section_index();
+        index.and_then(|index| elf.section_by_index(index).ok()?.name().ok()) == Some(section)
+    };
+    let expect = |name: &str, section: &str| {
+        let symbol = elf.symbols().find(|symbol| symbol.name() == Ok(name));
+        ensure!(
+            symbol.is_some_and(|symbol| in_section(&symbol, section)),
+            "the object has no {name} in its section {section}"
+        );
+        Ok(())
+    };
+    expect(PROGRAM, "xdp")?;
+    expect(LOG_FRAMES, ".rodata")?;
+    for map in MAP_NAMES.into_iter().chain([LOG_MAP]) {
+        expect(map, "maps")?;
+    }
+    let maps = elf.symbols().filter(|symbol| in_section(symbol, "maps") && symbol.kind() == SymbolKind::Data);
+    let maps = maps.count();
+    ensure!(maps == MAP_NAMES.len() + 1, "the object has {maps} maps, not {}", MAP_NAMES.len() + 1);
+    let programs =
+        elf.symbols().filter(|symbol| in_section(symbol, "xdp") && symbol.kind() == SymbolKind::Text);
+    ensure!(programs.count() == 1, "the object has more than the one XDP program");
+    let licence = elf.section_by_name("license").context("the object has no licence")?;
+    ensure!(licence.data()? == LICENCE, "the licence of the object isn't \"Dual MIT/GPL\"");
+    Ok(())
+}
+
+fn check_rebuild(root: &Path, object: &[u8], manifest: &Manifest, install: bool) -> Result<()> {
+    let Some(toolchain) = find_or_install(root, install)? else {
+        println!("SKIP: not rebuilt: {}", Toolchain::how_to_install());
+        return Ok(());
+    };
+    let rebuilt = build(root, &toolchain)?;
+    check_names(&rebuilt)?;
+    if toolchain.versions != manifest.tools {
+        println!(
+            "SKIP: rebuilt, but not compared: the object was made by {:?}, here is {:?}",
+            manifest.tools, toolchain.versions
+        );
+        return Ok(());
+    }
+    let (committed, rebuilt) = (sections(object)?, sections(&rebuilt)?);
+    for name in COMPARED_SECTIONS {
+        ensure!(
+            committed.get(name) == rebuilt.get(name),
+            "section {name} differs from a rebuild with the same tools; run `cargo xtask build-ebpf`"
+        );
+    }
+    println!("ok: a rebuild gives the same {}", COMPARED_SECTIONS.join(", "));
+    Ok(())
+}
+
+/// A section's contents and its relocations: an instruction that refers to a map holds no more than zeros.
+#[derive(PartialEq, Eq)]
+struct Section {
+    data: Vec<u8>,
+    relocations: Vec<String>,
+}
+
+/// Sections by name.
+fn sections(object: &[u8]) -> Result<BTreeMap<String, Section>> {
+    let elf = ElfFile64::<object::Endianness>::parse(object).context("the object isn't an ELF file")?;
+    let mut sections = BTreeMap::new();
+    for section in elf.sections() {
+        let relocations = section
+            .relocations()
+            .map(|(offset, relocation)| match relocation.target() {
+                object::RelocationTarget::Symbol(index) => {
+                    let symbol = elf.symbol_by_index(index)?;
+                    // Compiler-made names hold a hash of paths; where they point to is what counts.
+                    let place = (symbol.section_index(), symbol.address());
+                    Ok(format!("{offset:#x}: {place:?} {:?}", relocation.addend()))
+                }
+                other => Ok(format!("{offset:#x}: {other:?}")),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let data = section.data()?.to_vec();
+        sections.insert(section.name()?.to_owned(), Section { data, relocations });
+    }
+    Ok(sections)
+}
+
+fn check_verdicts(root: &Path) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: the verdict table needs root (BPF_PROG_TEST_RUN)");
+        return Ok(());
+    }
+    let mut tests = Command::new("cargo");
+    tests.current_dir(root).args(["test", "--quiet", "--package", "netdext-tests", "--test", "ebpf_object"]);
+    run_printed(&mut tests)?;
+    println!("ok: the kernel's verdicts are those of the host");
+    Ok(())
+}
