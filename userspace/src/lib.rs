@@ -6,4 +6,5 @@ pub mod dispatch;
 pub mod driver;
 pub mod packet;
 pub mod port;
+pub mod proto;
 pub mod queue;
