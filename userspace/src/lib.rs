@@ -4,7 +4,9 @@
 
 pub mod dispatch;
 pub mod driver;
+pub mod link;
 pub mod packet;
 pub mod port;
+pub mod privilege;
 pub mod proto;
 pub mod queue;

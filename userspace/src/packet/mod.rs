@@ -20,4 +20,4 @@ mod pool;
 
 pub use batch::{Full, PacketBatch};
 pub use pool::{Census, FrameSize, OutOfFrame, Packet, PacketPool, PoolConfig, PoolConfigError};
-pub(crate) use pool::{Desc, LentTo};
+pub(crate) use pool::{Desc, FrameMemory, LentTo};

@@ -1,9 +1,10 @@
 //! A port: one queue of one interface, with its pool and its four queues.
 //!
-//! Two kinds exist. `xsk` is an AF_XDP socket; [`sim`] keeps both ends of a wire in memory, needs no
+//! Two kinds exist. [`xsk`] is an AF_XDP socket; [`sim`] keeps both ends of a wire in memory, needs no
 //! root and runs from a seed. Everything above sees only [`Port`].
 
 pub mod sim;
+pub mod xsk;
 
 use std::os::fd::BorrowedFd;
 

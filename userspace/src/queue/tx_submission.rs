@@ -99,6 +99,7 @@ pub struct TxSubmissionQueue {
     realigned: u64,
     wakeups: u64,
     errnos: ErrnoCounts,
+    rejected_full: bool,
 }
 
 impl TxSubmissionQueue {
@@ -114,6 +115,7 @@ impl TxSubmissionQueue {
             realigned: 0,
             wakeups: 0,
             errnos: ErrnoCounts::default(),
+            rejected_full: false,
         }
     }
 
@@ -124,6 +126,7 @@ impl TxSubmissionQueue {
     /// [`Rejected`] gives the packet back with the reason.
     pub fn submit(&mut self, mut packet: Packet) -> Result<(), Rejected> {
         if self.room() == 0 {
+            self.rejected_full = true;
             return Err(Rejected { packet, reason: RejectReason::Full });
         }
         if !self.pool.owns(&packet) {
@@ -199,6 +202,27 @@ impl TxSubmissionQueue {
         }
         self.wakeups += u64::from(wakeups);
         Ok(Flushed { published, wakeups })
+    }
+
+    /// Wakes the kernel although it does not ask for it: the way out when it forgot to.
+    ///
+    /// # Errors
+    ///
+    /// As for [`flush`](Self::flush).
+    pub fn kick(&mut self) -> Result<(), QueueError> {
+        self.wakeups += 1;
+        match self.ring.wake() {
+            Ok(()) => Ok(()),
+            Err(errno) => {
+                let in_ring = self.level();
+                self.sort_errno(errno, in_ring)
+            }
+        }
+    }
+
+    /// Whether a packet was rejected because the ring was full, since this was last asked.
+    pub(crate) fn take_rejected_full(&mut self) -> bool {
+        std::mem::take(&mut self.rejected_full)
     }
 
     #[cold]

@@ -1,0 +1,306 @@
+//! The thread that runs a worker: waits, steps, takes commands.
+
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::oneshot;
+
+use super::{Timestamp, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+use crate::driver::{DeviceInfo, Driver, PowerState};
+use crate::port::Port;
+use crate::port::xsk::{OpenError, XskInfo};
+
+/// Packets handled in one step before the other rings and the timers get their turn.
+const STEP_BUDGET: usize = 256;
+
+/// How long the tx ring may take to drain at the end.
+const DRAIN_TIME: Duration = Duration::from_millis(200);
+
+/// The longest sleep while frames are in flight: when completions fail to appear, the worker must look.
+const SLEEP_WITH_TX_IN_FLIGHT: Duration = Duration::from_millis(20);
+
+/// The longest sleep while the kernel has not taken all of the tx ring: time to ask it again.
+const SLEEP_WITH_TX_PENDING: Duration = Duration::from_millis(1);
+
+/// What a worker can be told. Commands are applied between batches.
+#[derive(Debug)]
+pub enum Command {
+    /// Power on or off; the result is sent back.
+    SetPower(PowerState, oneshot::Sender<Result<(), WorkerError>>),
+    /// Enable or disable the interface; the result is sent back.
+    SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
+    /// Send the counts back.
+    Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Stop in order: disable, drain the tx ring, stop the driver, close the port.
+    Stop,
+}
+
+/// What a worker tells its supervisor without having been asked.
+#[derive(Debug)]
+pub enum WorkerEvent {
+    /// The driver is started. The descriptor is to be put into the XSKMAP.
+    Started {
+        /// The queue of this worker.
+        queue: u32,
+        /// A duplicate of the socket's descriptor.
+        socket: OwnedFd,
+        /// What the kernel made of the socket.
+        info: XskInfo,
+    },
+    /// The worker could not be started.
+    StartFailed {
+        /// The queue of this worker.
+        queue: u32,
+        /// Why.
+        error: SpawnError,
+    },
+    /// The worker has ended.
+    Ended {
+        /// The queue of this worker.
+        queue: u32,
+        /// What it leaves; `None` if the driver panicked.
+        report: Option<Box<WorkerReport>>,
+    },
+}
+
+/// Why a worker could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No AF_XDP socket.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The driver refused.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The system refused a thread or a descriptor.
+    #[error("cannot start the worker of queue {queue}: {operation}: {source}")]
+    System {
+        /// The queue.
+        queue: u32,
+        /// The operation.
+        operation: &'static str,
+        /// What the system returned.
+        source: std::io::Error,
+    },
+}
+
+/// Makes the port and the driver of a worker, on that worker's own thread, because neither can move to
+/// another one, and so that the memory is near the CPU.
+pub type Recipe = Box<dyn FnOnce() -> Result<(Port, XskInfo, Box<dyn Driver>), OpenError> + Send>;
+
+/// The supervisor's end of a worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    /// The queue of the worker.
+    pub queue: u32,
+    commands: Sender<Command>,
+    wake: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Starts a worker on a thread of its own. What becomes of it is sent to `events`.
+    ///
+    /// # Errors
+    ///
+    /// [`SpawnError::System`] if there is no thread or no eventfd to be had.
+    pub fn spawn(
+        config: WorkerConfig,
+        device: DeviceInfo,
+        recipe: Recipe,
+        events: UnboundedSender<WorkerEvent>,
+    ) -> Result<Self, SpawnError> {
+        let queue = device.queue;
+        let failed = |operation| move |source| SpawnError::System { queue, operation, source };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| failed("eventfd")(errno.into()))?;
+        let wake = Arc::new(wake);
+        let (sender, receiver) = channel();
+        let thread_wake = Arc::clone(&wake);
+        let thread = std::thread::Builder::new()
+            .name(format!("{}-{queue}", device.name))
+            .spawn(move || thread_main(config, device, recipe, &receiver, &thread_wake, &events))
+            .map_err(failed("thread"))?;
+        Ok(Self { queue, commands: sender, wake, thread })
+    }
+
+    /// Sends a command. Says whether the worker is still there to take it.
+    pub fn send(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).is_ok();
+        // Fails only when the counter is at its end, and then the worker is awake.
+        let _ = rustix::io::write(&*self.wake, &1_u64.to_ne_bytes());
+        sent
+    }
+
+    /// Waits for the thread. The report has been sent as [`WorkerEvent::Ended`] before.
+    pub fn join(self) {
+        // A panic was caught and reported inside.
+        let _ = self.thread.join();
+    }
+}
+
+fn thread_main(
+    config: WorkerConfig,
+    device: DeviceInfo,
+    recipe: Recipe,
+    commands: &Receiver<Command>,
+    wake: &OwnedFd,
+    events: &UnboundedSender<WorkerEvent>,
+) {
+    let queue = device.queue;
+    prepare_thread(config.cpu);
+    let body = AssertUnwindSafe(|| match start(config, device, recipe, events) {
+        Ok(worker) => Ok(run(worker, config, commands, wake)),
+        Err(error) => Err(error),
+    });
+    let event = match catch_unwind(body) {
+        Ok(Ok(report)) => WorkerEvent::Ended { queue, report: Some(Box::new(report)) },
+        Ok(Err(error)) => WorkerEvent::StartFailed { queue, error },
+        // The message went to stderr when it happened.
+        Err(_) => WorkerEvent::Ended { queue, report: None },
+    };
+    // Nobody listens any more only when the supervisor itself is gone.
+    let _ = events.send(event);
+}
+
+fn prepare_thread(cpu: Option<usize>) {
+    if let Some(cpu) = cpu {
+        let mut set = CpuSet::new();
+        set.set(cpu);
+        if let Err(errno) = sched_setaffinity(None, &set) {
+            tracing::warn!("cannot pin the worker to CPU {cpu}: {errno}");
+        }
+    }
+    // The default of 50 us would make every short timer late by as much.
+    if let Err(errno) = set_current_timer_slack(NonZeroU64::new(1)) {
+        tracing::debug!("cannot set the timer slack: {errno}");
+    }
+}
+
+fn start(
+    config: WorkerConfig,
+    device: DeviceInfo,
+    recipe: Recipe,
+    events: &UnboundedSender<WorkerEvent>,
+) -> Result<Worker, SpawnError> {
+    let queue = device.queue;
+    let (port, info, driver) = recipe()?;
+    let socket = port.fd().map(rustix::io::dup).transpose().map_err(|errno| SpawnError::System {
+        queue,
+        operation: "dup",
+        source: errno.into(),
+    })?;
+    let worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    if let Some(socket) = socket {
+        let _ = events.send(WorkerEvent::Started { queue, socket, info });
+    }
+    Ok(worker)
+}
+
+/// The loop around [`Worker::step`]: the only place that sleeps and that asks what time it is.
+fn run(
+    mut worker: Worker,
+    config: WorkerConfig,
+    commands: &Receiver<Command>,
+    wake: &OwnedFd,
+) -> WorkerReport {
+    let mut busy_until = Timestamp::now();
+    loop {
+        let now = Timestamp::now();
+        match worker.step(now, STEP_BUDGET) {
+            Ok(progress) if progress.any() => {
+                busy_until = config.wait.spin_for().map_or(now, |spin| now + spin);
+            }
+            Ok(_) => {}
+            Err(error) => return worker.finish(now, Some(error)),
+        }
+        match commands.try_recv() {
+            Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return stop(worker),
+            Ok(command) => {
+                if let Some(error) = apply(&mut worker, command) {
+                    return worker.finish(now, Some(error));
+                }
+                continue;
+            }
+            Err(TryRecvError::Empty) => {}
+        }
+        if config.wait.spin_for().is_some() && now >= busy_until {
+            sleep(&mut worker, wake);
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Applies a command. Returns the error after which the worker cannot go on.
+fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
+    let now = Timestamp::now();
+    let (result, reply) = match command {
+        Command::SetPower(power, reply) => (worker.set_power(now, power), reply),
+        Command::SetInterfaceEnable(enable, reply) => (worker.set_interface_enable(now, enable), reply),
+        Command::Snapshot(reply) => {
+            let _ = reply.send(worker.snapshot());
+            return None;
+        }
+        Command::Stop => return None,
+    };
+    match result {
+        Err(error @ WorkerError::Driver(_)) => Some(error),
+        // Who asked may have stopped waiting.
+        result => {
+            let _ = reply.send(result);
+            None
+        }
+    }
+}
+
+/// Sleeps until a frame arrives, room to send appears, a timer is due or a command comes.
+fn sleep(worker: &mut Worker, wake: &OwnedFd) {
+    let now = Timestamp::now();
+    let timer = worker.next_deadline().map(|deadline| deadline.since(now));
+    let pending = (worker.tx_pending() > 0).then_some(SLEEP_WITH_TX_PENDING);
+    let in_flight = (!worker.is_drained()).then_some(SLEEP_WITH_TX_IN_FLIGHT);
+    let limit = [timer, pending, in_flight].into_iter().flatten().min();
+    if limit == Some(Duration::ZERO) {
+        return;
+    }
+    // POLLOUT is always ready unless the ring is more than half full, so asking for it otherwise would spin.
+    let flags = if worker.tx_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let socket: Option<BorrowedFd<'_>> = worker.port().fd();
+    let mut fds =
+        [PollFd::new(wake, PollFlags::IN), PollFd::from_borrowed_fd(socket.unwrap_or(wake.as_fd()), flags)];
+    // A signal or a spurious wakeup only costs a step.
+    if poll(&mut fds, timeout.as_ref()).is_ok() && fds[0].revents().contains(PollFlags::IN) {
+        let _ = rustix::io::read(wake, &mut [0_u8; 8][..]);
+    }
+}
+
+/// Stops in order: no new work, what was sent comes back, then the driver and the port.
+fn stop(mut worker: Worker) -> WorkerReport {
+    let start = Timestamp::now();
+    let mut error = worker.set_interface_enable(start, false).err();
+    while error.is_none() {
+        let now = Timestamp::now();
+        match worker.step(now, STEP_BUDGET) {
+            Ok(progress) if !progress.any() => {
+                if worker.is_drained() || now.since(start) >= DRAIN_TIME {
+                    break;
+                }
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            Ok(_) => {}
+            Err(failed) => error = Some(failed),
+        }
+    }
+    let error = error.or_else(|| worker.set_power(Timestamp::now(), PowerState::Off).err());
+    worker.finish(Timestamp::now(), error)
+}

@@ -1,0 +1,497 @@
+//! A port over an AF_XDP socket, by xsk-rs.
+//!
+//! The only file that names xsk_rs, and besides the pool the only one with unsafe code. Two limits of
+//! that crate shape it. Its `FrameDesc` is `Copy`, so it stays in here, and ownership is the pool's table.
+//! And it has no setter for an address, so a descriptor can only point where the crate itself put it (the
+//! canonical offset of a frame) or where the kernel delivered a frame; the tx queue moves other data there
+//! before it submits.
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::io;
+use std::num::NonZeroU32;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, sockopt};
+use xsk_rs::config::{BindFlags, FrameSize as XskFrameSize, Interface, LibxdpFlags, QueueSize};
+use xsk_rs::config::{SocketConfig, UmemConfig};
+use xsk_rs::umem::frame::FrameDesc;
+use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
+
+use super::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
+use crate::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
+use crate::queue::RING_BATCH;
+
+/// How long a busy queue is tried again: the kernel releases a closed socket's binding asynchronously.
+const BUSY_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Bytes of frames that the socket may have on their way. In copy mode the kernel charges each frame's
+/// socket buffer to it, and a full tx ring needs more than the usual default of 208 KiB.
+const SEND_BUFFER: usize = 8 << 20;
+
+/// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h: descriptors that one sendto(2) handles in copy mode.
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
+/// Whether frames are copied between the device and the UMEM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMode {
+    /// Zero-copy where the device has it, else copy.
+    Auto,
+    /// Always copy: needed when the XDP program is attached in skb mode.
+    Copy,
+}
+
+/// What to open.
+#[derive(Clone, Debug)]
+pub struct XskConfig {
+    /// Name of the interface.
+    pub iface: String,
+    /// The hardware queue to bind.
+    pub queue: u32,
+    /// Slots of the rings.
+    pub rings: RingSizes,
+    /// Size of the frames.
+    pub frame_size: FrameSize,
+    /// Whether to copy.
+    pub copy: CopyMode,
+}
+
+/// What the kernel made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XskInfo {
+    /// Whether the device reads and writes the UMEM itself (`XDP_OPTIONS_ZEROCOPY`).
+    pub zero_copy: bool,
+    /// Descriptors that one system call handles in copy mode, where the kernel lets it be set.
+    pub tx_budget: Option<u32>,
+    /// Times the queue was found busy before it could be bound.
+    pub busy_retries: u32,
+}
+
+/// Why an AF_XDP socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The rings or the frames have an impossible size.
+    #[error("cannot open queue {queue} of {iface}: {what} {value} is not possible")]
+    BadSize {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// What has the size.
+        what: &'static str,
+        /// The size.
+        value: u32,
+    },
+    /// The UMEM cannot be mapped or registered.
+    #[error("cannot register {bytes} bytes of packet memory for queue {queue} of {iface}: {source}{}", umem_hint(.source))]
+    Umem {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// The size of the mapping.
+        bytes: usize,
+        /// What mmap(2) or setsockopt(2) with `XDP_UMEM_REG` returned.
+        source: io::Error,
+    },
+    /// The queue cannot be bound.
+    #[error("cannot bind an AF_XDP socket to queue {queue} of {iface}: {source}{}", bind_hint(.source))]
+    Bind {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// What bind(2) returned.
+        source: io::Error,
+    },
+}
+
+fn umem_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            "; raise the limit of locked memory (ulimit -l) or grant CAP_IPC_LOCK"
+        }
+        Some(libc::EPERM) => "; AF_XDP needs CAP_NET_RAW: run as root",
+        _ => "",
+    }
+}
+
+fn bind_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EBUSY) => "; another AF_XDP socket has it: stop that program or choose another queue",
+        Some(libc::EINVAL) => "; is the queue active? `ethtool -l` shows how many there are",
+        Some(libc::EPERM) => "; AF_XDP needs CAP_NET_RAW: run as root",
+        Some(libc::EOPNOTSUPP) => "; the device cannot do what was asked for: try --mode skb",
+        _ => "",
+    }
+}
+
+/// The error in an xsk-rs error, which hides it as its source.
+fn source_of(error: &(dyn std::error::Error + 'static)) -> io::Error {
+    let errno = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .and_then(io::Error::raw_os_error);
+    errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
+}
+
+impl Port {
+    /// Opens an AF_XDP socket with a pool of its own and binds it to one queue of an interface.
+    ///
+    /// A busy queue is tried again for two seconds. The socket receives nothing before it is put into
+    /// the XDP program's XSKMAP.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says which step failed and what to do.
+    pub fn open_xsk(config: &XskConfig) -> Result<(Self, XskInfo), OpenError> {
+        let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
+        let (umem, descs) = create_umem(config, &pool_config)?;
+        let (socket, busy_retries) = bind(config, &umem)?;
+        let (tx, rx, Some((fill, completion))) = socket else {
+            return Err(OpenError::Bind {
+                iface: config.iface.clone(),
+                queue: config.queue,
+                source: io::Error::other("no fill ring for a UMEM of its own"),
+            });
+        };
+        let fd = SocketFd(tx.fd().as_raw_fd());
+        let info = configure(fd, config, busy_retries);
+
+        let memory =
+            UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
+        let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(|_| OpenError::BadSize {
+            iface: config.iface.clone(),
+            queue: config.queue,
+            what: "number of frames",
+            value: pool_config.frames,
+        })?;
+        let table = Rc::new(DescTable {
+            umem,
+            frame_size: config.frame_size.bytes(),
+            received: descs.iter().copied().map(Cell::new).collect(),
+            canonical: descs.into_boxed_slice(),
+        });
+        let scratch = || Box::new([FrameDesc::default(); RING_BATCH]);
+        let rings = Rings {
+            fill: Box::new(FillRing {
+                ring: fill,
+                table: Rc::clone(&table),
+                scratch: scratch(),
+                size: config.rings.fill(),
+                fd,
+            }),
+            rx: Box::new(RxRing { ring: rx, table: Rc::clone(&table), scratch: scratch() }),
+            tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd }),
+            completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
+        };
+        Ok((Self::new(pool, rings, config.rings, Box::new(XskHandle(fd))), info))
+    }
+}
+
+fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
+    let bad =
+        |what, value| OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value };
+    let size = |what, value| QueueSize::new(value).map_err(|_| bad(what, value));
+    let frame_size = config.frame_size.bytes() as u32;
+    let umem_config = UmemConfig::builder()
+        .frame_size(XskFrameSize::new(frame_size).map_err(|_| bad("frame size", frame_size))?)
+        .fill_queue_size(size("fill ring size", config.rings.fill())?)
+        .comp_queue_size(size("completion ring size", config.rings.tx)?)
+        .build()
+        .map_err(|_| bad("frame size", frame_size))?;
+    let frames = NonZeroU32::new(pool.frames).ok_or_else(|| bad("number of frames", 0))?;
+    Umem::new(umem_config, frames, false).map_err(|error| OpenError::Umem {
+        iface: config.iface.clone(),
+        queue: config.queue,
+        bytes: pool.bytes(),
+        source: source_of(&error),
+    })
+}
+
+type BoundSocket = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
+
+fn bind(config: &XskConfig, umem: &Umem) -> Result<(BoundSocket, u32), OpenError> {
+    let bad =
+        |what, value| OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value };
+    let failed = |source| OpenError::Bind { iface: config.iface.clone(), queue: config.queue, source };
+    let size = |what, value| QueueSize::new(value).map_err(|_| bad(what, value));
+    let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
+    if config.copy == CopyMode::Copy {
+        flags |= BindFlags::XDP_COPY;
+    }
+    let socket_config = SocketConfig::builder()
+        .rx_queue_size(size("rx ring size", config.rings.rx)?)
+        .tx_queue_size(size("tx ring size", config.rings.tx)?)
+        .bind_flags(flags)
+        // aya loads the program and fills the XSKMAP.
+        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+        .build();
+    let name = CString::new(config.iface.as_str()).map_err(|error| failed(io::Error::other(error)))?;
+    let interface = Interface::new(name);
+
+    let deadline = Instant::now() + BUSY_DEADLINE;
+    let mut pause = Duration::from_millis(1);
+    let mut retries = 0;
+    loop {
+        // SAFETY: the UMEM is new and not shared, and the library loads no program of its own, so the
+        // double free that the contract warns of cannot happen.
+        match unsafe { Socket::new(socket_config, umem, &interface, config.queue) } {
+            Ok(socket) => return Ok((socket, retries)),
+            Err(error) => {
+                let source = source_of(&error);
+                if source.raw_os_error() != Some(libc::EBUSY) || Instant::now() + pause > deadline {
+                    return Err(failed(source));
+                }
+            }
+        }
+        retries += 1;
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Sets what makes copy mode faster, where the kernel has it, and asks what mode the socket is in.
+fn configure(fd: SocketFd, config: &XskConfig, busy_retries: u32) -> XskInfo {
+    let borrowed = fd.borrow();
+    // Beyond net.core.wmem_max with CAP_NET_ADMIN; less is slower, not wrong.
+    if sockopt::set_socket_send_buffer_size_force(borrowed, SEND_BUFFER).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(borrowed, SEND_BUFFER);
+    }
+    let budget = config.rings.tx;
+    // SAFETY: the option takes a u32, whose address and size are passed; the descriptor is open.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.0,
+            libc::SOL_XDP,
+            XDP_MAX_TX_SKB_BUDGET,
+            (&raw const budget).cast(),
+            size_of::<u32>() as libc::socklen_t,
+        )
+    };
+    let zero_copy = sockopt::xdp_options(borrowed)
+        .is_ok_and(|options| options.contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
+    XskInfo { zero_copy, tx_budget: (rc == 0).then_some(budget), busy_retries }
+}
+
+/// Where the UMEM is mapped.
+fn umem_base(umem: &Umem, descs: &[FrameDesc]) -> NonNull<u8> {
+    let mut first = descs[0];
+    let offset = first.addr();
+    // SAFETY: `first` is a descriptor of this UMEM, and nothing else refers to its frame yet.
+    let data = unsafe { umem.data_mut(&mut first) }.contents_mut().as_mut_ptr();
+    // The mapping comes from mmap(2) and its address was given to the kernel, so its provenance is
+    // exposed; the slice's own covers one frame only.
+    let base = std::ptr::with_exposed_provenance_mut::<u8>(data.expose_provenance() - offset);
+    NonNull::new(base).expect("mmap(2) returned it, and that is never null")
+}
+
+/// The mapping of a UMEM, as the memory of a pool.
+struct UmemMemory {
+    base: NonNull<u8>,
+    len: usize,
+    _umem: Umem,
+}
+
+// SAFETY: xsk-rs maps `len` bytes readable and writable and keeps them mapped as long as a `Umem` handle
+// lives, which this value holds. In this process only the pool uses them; the kernel uses what is lent.
+unsafe impl FrameMemory for UmemMemory {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// The descriptors of every frame that xsk-rs can express.
+struct DescTable {
+    umem: Umem,
+    frame_size: usize,
+    canonical: Box<[FrameDesc]>,
+    // As the kernel last delivered each frame: the same as the canonical one in copy mode.
+    received: Box<[Cell<FrameDesc>]>,
+}
+
+impl DescTable {
+    fn canonical(&self, addr: u64) -> FrameDesc {
+        self.canonical[addr as usize / self.frame_size]
+    }
+
+    /// The descriptor for data that starts at `desc.addr`, with its length set.
+    fn for_tx(&self, desc: Desc) -> FrameDesc {
+        let frame = desc.addr as usize / self.frame_size;
+        let mut found = self.canonical[frame];
+        if found.addr() as u64 != desc.addr {
+            found = self.received[frame].get();
+        }
+        // The tx queue aligns data to one of the two before it lends the frame.
+        debug_assert_eq!(found.addr() as u64, desc.addr);
+        // SAFETY: `found` is a descriptor of this UMEM; its frame is lent to the tx ring but not yet
+        // published, so neither a packet nor the kernel refers to its bytes. Only the length is set.
+        unsafe { self.umem.data_mut(&mut found) }.cursor().set_pos(desc.len as usize);
+        found
+    }
+
+    fn record(&self, desc: &FrameDesc) {
+        // Out of range if the kernel returned nonsense; the pool counts that when it takes the frame.
+        if let Some(slot) = self.received.get(desc.addr() / self.frame_size)
+            && slot.get().addr() != desc.addr()
+        {
+            slot.set(*desc);
+        }
+    }
+}
+
+/// The socket's descriptor, which the queues of xsk-rs keep open.
+#[derive(Clone, Copy)]
+struct SocketFd(RawFd);
+
+impl SocketFd {
+    fn borrow(&self) -> BorrowedFd<'_> {
+        // SAFETY: every value of this type lives in a `Port` (or in the function that makes one) beside
+        // the queues that keep the socket open, and the borrow does not outlive it.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+}
+
+struct FillRing {
+    ring: FillQueue,
+    table: Rc<DescTable>,
+    scratch: Box<[FrameDesc; RING_BATCH]>,
+    size: u32,
+    fd: SocketFd,
+}
+
+impl SubmissionRing for FillRing {
+    fn size(&self) -> u32 {
+        self.size
+    }
+
+    fn room(&mut self) -> u32 {
+        self.ring.nb_free_exact()
+    }
+
+    fn produce(&mut self, descs: &[Desc]) {
+        for batch in descs.chunks(RING_BATCH) {
+            for (slot, desc) in self.scratch.iter_mut().zip(batch) {
+                *slot = self.table.canonical(desc.addr);
+            }
+            // SAFETY: the frames are of this socket's UMEM and were lent to this ring by the pool, so
+            // nothing else refers to them until the rx ring returns them.
+            let produced = unsafe { self.ring.produce(&self.scratch[..batch.len()]) };
+            debug_assert_eq!(produced, batch.len(), "the queue asked for room first");
+        }
+    }
+
+    fn needs_wakeup(&self) -> bool {
+        self.ring.needs_wakeup()
+    }
+
+    fn wake(&mut self) -> Result<(), Errno> {
+        match rustix::net::recv(self.fd.borrow(), &mut [0_u8; 0][..], RecvFlags::DONTWAIT) {
+            Ok(_) | Err(Errno::AGAIN) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+struct TxRing {
+    ring: TxQueue,
+    table: Rc<DescTable>,
+    scratch: Box<[FrameDesc; RING_BATCH]>,
+    size: u32,
+    fd: SocketFd,
+}
+
+impl SubmissionRing for TxRing {
+    fn size(&self) -> u32 {
+        self.size
+    }
+
+    fn room(&mut self) -> u32 {
+        self.ring.nb_free_exact()
+    }
+
+    fn produce(&mut self, descs: &[Desc]) {
+        for batch in descs.chunks(RING_BATCH) {
+            for (slot, &desc) in self.scratch.iter_mut().zip(batch) {
+                *slot = self.table.for_tx(desc);
+            }
+            // SAFETY: the frames are of this socket's UMEM and were lent to this ring by the pool, so
+            // nothing else refers to them until the completion ring returns them.
+            let produced = unsafe { self.ring.produce(&self.scratch[..batch.len()]) };
+            debug_assert_eq!(produced, batch.len(), "the queue asked for room first");
+        }
+    }
+
+    fn needs_wakeup(&self) -> bool {
+        self.ring.needs_wakeup()
+    }
+
+    fn wake(&mut self) -> Result<(), Errno> {
+        // Not xsk-rs' wakeup, which swallows the errors that are to be counted.
+        rustix::net::send(self.fd.borrow(), &[], SendFlags::DONTWAIT).map(drop)
+    }
+}
+
+struct RxRing {
+    ring: RxQueue,
+    table: Rc<DescTable>,
+    scratch: Box<[FrameDesc; RING_BATCH]>,
+}
+
+impl CompletionRing for RxRing {
+    fn consume(&mut self, out: &mut [Desc]) -> usize {
+        let want = out.len().min(RING_BATCH);
+        // SAFETY: the ring belongs to the UMEM whose frames these are.
+        let got = unsafe { self.ring.consume(&mut self.scratch[..want]) };
+        for (slot, desc) in out.iter_mut().zip(&self.scratch[..got]) {
+            self.table.record(desc);
+            *slot = Desc { addr: desc.addr() as u64, len: desc.lengths().data() as u32 };
+        }
+        got
+    }
+}
+
+struct CompletionRingXsk {
+    ring: CompQueue,
+    scratch: Box<[FrameDesc; RING_BATCH]>,
+}
+
+impl CompletionRing for CompletionRingXsk {
+    fn consume(&mut self, out: &mut [Desc]) -> usize {
+        let want = out.len().min(RING_BATCH);
+        // SAFETY: the ring belongs to the UMEM whose frames these are.
+        let got = unsafe { self.ring.consume(&mut self.scratch[..want]) };
+        for (slot, desc) in out.iter_mut().zip(&self.scratch[..got]) {
+            *slot = Desc { addr: desc.addr() as u64, len: 0 };
+        }
+        got
+    }
+}
+
+struct XskHandle(SocketFd);
+
+impl PortHandle for XskHandle {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.borrow())
+    }
+
+    fn statistics(&self) -> Result<SocketStatistics, Errno> {
+        let counts = sockopt::xdp_statistics(self.0.borrow())?;
+        Ok(SocketStatistics {
+            rx_dropped: counts.rx_dropped,
+            rx_invalid_descs: counts.rx_invalid_descs,
+            tx_invalid_descs: counts.tx_invalid_descs,
+            rx_ring_full: counts.rx_ring_full.unwrap_or(0),
+            rx_fill_ring_empty_descs: counts.rx_fill_ring_empty_descs.unwrap_or(0),
+            tx_ring_empty_descs: counts.tx_ring_empty_descs.unwrap_or(0),
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! What the process may do, and what the kernel can: asked before anything is touched.
+
+use std::fmt;
+
+use caps::{CapSet, Capability};
+
+/// The oldest kernel that netdext runs on. The XDP program is held by a `bpf_link` (5.9), and BPF memory is
+/// charged to the memory cgroup, not to `RLIMIT_MEMLOCK` (5.11).
+pub const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 11 };
+
+/// A capability that netdext needs and does not have (capabilities(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cap {
+    /// Change links, attach an XDP program.
+    NetAdmin,
+    /// Open an AF_XDP socket.
+    NetRaw,
+    /// Load a BPF program. `CAP_SYS_ADMIN` does too.
+    Bpf,
+    /// Make or enter a network namespace.
+    SysAdmin,
+}
+
+impl Cap {
+    /// The kernel's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cap::NetAdmin => "CAP_NET_ADMIN",
+            Cap::NetRaw => "CAP_NET_RAW",
+            Cap::Bpf => "CAP_BPF",
+            Cap::SysAdmin => "CAP_SYS_ADMIN",
+        }
+    }
+
+    /// What netdext does with it.
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Cap::NetAdmin => "attach the XDP program and change links",
+            Cap::NetRaw => "open AF_XDP sockets",
+            Cap::Bpf => "load the XDP program",
+            Cap::SysAdmin => "enter a network namespace",
+        }
+    }
+}
+
+/// Why netdext can't run here.
+#[derive(Debug, thiserror::Error)]
+pub enum PrivilegeError {
+    /// Capabilities are missing: exit status 77.
+    #[error("not permitted: {}; run it by sudo{}", Listed(.0), setcap_hint(.0))]
+    Missing(Vec<Cap>),
+    /// The kernel is older than [`OLDEST_KERNEL`].
+    #[error(
+        "Linux {found} is too old, netdext needs {OLDEST_KERNEL}: it has no {}",
+        lacks(*found)
+    )]
+    KernelTooOld {
+        /// The running kernel.
+        found: KernelVersion,
+    },
+}
+
+struct Listed<'a>(&'a [Cap]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, cap) in self.0.iter().enumerate() {
+            let separator = if i == 0 { "" } else { ", " };
+            write!(f, "{separator}{} is missing (to {})", cap.name(), cap.purpose())?;
+        }
+        Ok(())
+    }
+}
+
+/// File capabilities are of use for a run, not for entering a namespace.
+fn setcap_hint(missing: &[Cap]) -> &'static str {
+    if missing.contains(&Cap::SysAdmin) {
+        ""
+    } else {
+        ", or once: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep PATH-OF-NETDEXT"
+    }
+}
+
+fn lacks(found: KernelVersion) -> &'static str {
+    if found < (KernelVersion { major: 5, minor: 9 }) {
+        "bpf_link for XDP (5.9), so the program would outlive a crash"
+    } else {
+        "BPF memory accounting by cgroup (5.11)"
+    }
+}
+
+/// The capabilities for `netdext run` that are not effective in this thread.
+pub fn missing_for_run() -> Vec<Cap> {
+    missing_for_run_given(effective)
+}
+
+/// The capabilities for `--netns` that are not effective in this thread.
+pub fn missing_for_namespace() -> Vec<Cap> {
+    if effective(Capability::CAP_SYS_ADMIN) { Vec::new() } else { vec![Cap::SysAdmin] }
+}
+
+fn missing_for_run_given(has: impl Fn(Capability) -> bool) -> Vec<Cap> {
+    let mut missing = Vec::new();
+    if !has(Capability::CAP_NET_ADMIN) {
+        missing.push(Cap::NetAdmin);
+    }
+    if !has(Capability::CAP_NET_RAW) {
+        missing.push(Cap::NetRaw);
+    }
+    if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
+        missing.push(Cap::Bpf);
+    }
+    missing
+}
+
+/// A capability set that can't be read counts as empty: the message about it is the same.
+fn effective(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// Fails unless everything for `netdext run` is there: the capabilities, with a namespace those for it too,
+/// and a kernel that is new enough.
+///
+/// # Errors
+/// [`PrivilegeError`], naming what is missing.
+pub fn require_for_run(with_namespace: bool) -> Result<(), PrivilegeError> {
+    let mut missing = missing_for_run();
+    if with_namespace {
+        missing.extend(missing_for_namespace());
+    }
+    if !missing.is_empty() {
+        return Err(PrivilegeError::Missing(missing));
+    }
+    require_kernel(KernelVersion::running())
+}
+
+fn require_kernel(found: Option<KernelVersion>) -> Result<(), PrivilegeError> {
+    match found {
+        Some(found) if found < OLDEST_KERNEL => Err(PrivilegeError::KernelTooOld { found }),
+        // A release that can't be read is no reason to refuse: the kernel says itself what it can't do.
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// A kernel version, by which features are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// The first number.
+    pub major: u32,
+    /// The second number.
+    pub minor: u32,
+}
+
+impl KernelVersion {
+    /// The version of the running kernel; `None` if its release does not begin with two numbers.
+    pub fn running() -> Option<Self> {
+        Self::parse(rustix::system::uname().release().to_str().ok()?)
+    }
+
+    /// Reads the first two numbers of a release such as `6.1.0-18-amd64`.
+    pub fn parse(release: &str) -> Option<Self> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+        let major = numbers.next()?.parse().ok()?;
+        let minor = numbers.next()?.parse().ok()?;
+        Some(Self { major, minor })
+    }
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_missing_capability_is_named_with_its_purpose() {
+        let text = PrivilegeError::Missing(missing_for_run_given(|_| false)).to_string();
+        for part in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF", "open AF_XDP sockets", "sudo"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn cap_sys_admin_stands_in_for_cap_bpf_only() {
+        let missing = missing_for_run_given(|cap| cap == Capability::CAP_SYS_ADMIN);
+        assert_eq!(missing, [Cap::NetAdmin, Cap::NetRaw]);
+        assert_eq!(missing_for_run_given(|cap| cap != Capability::CAP_SYS_ADMIN), []);
+    }
+
+    #[test]
+    fn releases_of_all_kinds_parse() {
+        let version = |major, minor| Some(KernelVersion { major, minor });
+        assert_eq!(KernelVersion::parse("6.18.44-cloud-amd64"), version(6, 18));
+        assert_eq!(KernelVersion::parse("5.11-rc3"), version(5, 11));
+        assert_eq!(KernelVersion::parse("5.11"), version(5, 11));
+        for bad in ["", "linux", "6", "6.x", ".1.2", "99999999999.1"] {
+            assert_eq!(KernelVersion::parse(bad), None, "{bad:?}");
+        }
+        assert!(KernelVersion::running().is_some());
+    }
+
+    #[test]
+    fn an_old_kernel_is_refused_with_what_it_lacks() {
+        let refuse = |minor| require_kernel(Some(KernelVersion { major: 5, minor })).unwrap_err().to_string();
+        assert!(refuse(4).contains("bpf_link"));
+        assert!(refuse(10).contains("5.10 is too old"));
+        assert!(require_kernel(Some(OLDEST_KERNEL)).is_ok());
+        assert!(require_kernel(None).is_ok());
+    }
+}
