@@ -55,9 +55,7 @@ impl Local {
     /// Whether this IPv4 address reaches many: multicast, limited broadcast, or that of a network of ours.
     pub fn is_group4(&self, address: [u8; 4]) -> bool {
         let bits = u32::from_be_bytes(address);
-        (224..240).contains(&address[0])
-            || bits == u32::MAX
-            || self.broadcasts.binary_search(&bits).is_ok()
+        (224..240).contains(&address[0]) || bits == u32::MAX || self.broadcasts.binary_search(&bits).is_ok()
     }
 
     /// Whether this IPv4 address can be that of a single other host: not "this network", loopback,
@@ -80,8 +78,12 @@ impl Local {
             IpAddr::V6(target) => self.is_peer6(target.octets()),
         };
         let on_link = |address: IpAddr, prefix: u8| match (address, target) {
-            (IpAddr::V4(ours), IpAddr::V4(target)) => (ours.to_bits() ^ target.to_bits()) & mask4(prefix) == 0,
-            (IpAddr::V6(ours), IpAddr::V6(target)) => (ours.to_bits() ^ target.to_bits()) & mask6(prefix) == 0,
+            (IpAddr::V4(ours), IpAddr::V4(target)) => {
+                (ours.to_bits() ^ target.to_bits()) & mask4(prefix) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(target)) => {
+                (ours.to_bits() ^ target.to_bits()) & mask6(prefix) == 0
+            }
             _ => false,
         };
         self.addresses
@@ -117,8 +119,15 @@ mod tests {
     fn only_a_single_other_host_is_a_peer() {
         let local = local(&[("198.18.0.1", 24), ("2001:2::1", 64)]);
         for bad in [
-            "0.0.0.0", "0.1.2.3", "127.0.0.1", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.255",
-            "198.18.0.255", "198.18.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "239.1.2.3",
+            "240.0.0.1",
+            "255.255.255.255",
+            "198.18.0.255",
+            "198.18.0.1",
         ] {
             assert!(!local.is_peer4(octets4(bad)), "{bad}");
         }

@@ -26,10 +26,23 @@ mod tests;
 pub use local::Local;
 pub use refusal::Refusal;
 
+use std::fmt;
+
 use netdext_abi::Parsed;
 
 /// An Ethernet address.
 pub type MacAddr = [u8; 6];
+
+/// Writes a MAC address the usual way: `02:00:00:00:00:01`.
+#[derive(Clone, Copy, Debug)]
+pub struct DisplayMac(pub MacAddr);
+
+impl fmt::Display for DisplayMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
 
 /// All stations.
 pub const BROADCAST: MacAddr = [0xff; 6];
@@ -47,7 +60,7 @@ pub const fn is_group(mac: MacAddr) -> bool {
 }
 
 /// The source MAC address of a frame.
-fn link_source(frame: &[u8]) -> MacAddr {
+pub(crate) fn link_source(frame: &[u8]) -> MacAddr {
     bytes::get(frame, LINK_SOURCE)
 }
 

@@ -63,6 +63,16 @@ impl Stamp {
     }
 }
 
+/// What our payloads hold at `place`, behind the stamp.
+const fn filler(place: usize) -> u8 {
+    place as u8
+}
+
+/// Whether all that follows the stamp in `payload` is as it was sent.
+pub fn is_intact(payload: &[u8]) -> bool {
+    payload.iter().enumerate().skip(Stamp::LEN).all(|(place, &byte)| byte == filler(place))
+}
+
 /// From which of our addresses to which of a neighbour's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
@@ -134,7 +144,7 @@ impl EchoRequest {
         put_u16(message, 6, stamp.sequence());
         stamp.write(&mut message[ECHO_LEN..]);
         for (place, byte) in message[ECHO_LEN..].iter_mut().enumerate().skip(Stamp::LEN) {
-            *byte = place as u8;
+            *byte = filler(place);
         }
         let pseudo = match self.path {
             Path::V4 { source, destination } => {
