@@ -21,6 +21,8 @@ pub mod probe;
 mod refusal;
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 pub use local::Local;
