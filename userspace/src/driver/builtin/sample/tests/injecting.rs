@@ -5,12 +5,9 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 use smoltcp::wire::{ArpOperation, ArpRepr, NdiscNeighborFlags};
 
-use super::{Net, SECOND, both_targets, count, device, injecting, targets4};
-use crate::dispatch::{Timers, Timestamp};
-use crate::driver::builtin::sample::{SampleConfig, SampleFactory};
-use crate::driver::{Cx, DeviceInfo, DriverError};
+use super::{Net, SECOND, both_targets, count, injecting, targets4};
 use crate::port::RingSizes;
-use crate::port::sim::{Faults, SimConfig, Wire};
+use crate::port::sim::{End, Faults, SimConfig};
 use crate::proto::testing::{
     Message, OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, advertisement, arp_message, arp_request,
     echo4_request, respond, see, solicitation, tagged,
@@ -199,6 +196,34 @@ fn the_mac_address_is_confirmed_by_unicast_and_a_new_one_is_used() {
 }
 
 #[test]
+fn a_target_that_asks_us_from_another_mac_address_is_reached_there_at_once() {
+    let group = "ff02::1:ff00:1".parse().unwrap();
+    let moved = [2, 0, 0, 0, 0, 0x77];
+    let mut net = Net::with_test(injecting(&both_targets(), |_| {}));
+    net.exchange(&arp_reply());
+    let flags = NdiscNeighborFlags::SOLICITED | NdiscNeighborFlags::OVERRIDE;
+    net.exchange(&advertisement(OUR6, PEER6, flags, Some(PEER_MAC)));
+    // Also when it asks for somebody else: RFC 826 merges first.
+    net.exchange(&arp_message(ArpOperation::Request, (moved, PEER4), ([0; 6], Ipv4Addr::new(198, 18, 0, 9))));
+    net.exchange(&solicitation(PEER6, group, OUR6, Some(moved)));
+    net.run(SECOND, STEP);
+    let frames = net.take_arrived();
+    assert_eq!(requests(&frames).len(), 8);
+    assert!(frames.iter().all(|frame| frame[..6] == moved));
+    net.finish();
+}
+
+#[test]
+fn many_targets_are_asked_for_at_a_pace_that_the_tx_ring_takes() {
+    let targets: Vec<IpAddr> = (10..250_u8).map(|host| IpAddr::from([198, 18, 0, host])).collect();
+    let mut net = Net::with_test(injecting(&targets, |_| {}));
+    net.run(Duration::from_millis(10), Duration::from_millis(1));
+    let stats = net.finish().ours.driver;
+    assert_eq!(count(&stats, "neighbor_requests_sent"), 240);
+    assert_eq!(count(&stats, "neighbor_requests_not_sent"), 0);
+}
+
+#[test]
 fn what_finds_the_tx_ring_full_is_counted_and_the_timer_stays_armed() {
     let mut net = Net::with_test(injecting(&targets4(), |c| c.batch = 50));
     net.exchange(&arp_reply());
@@ -338,51 +363,23 @@ fn the_round_trip_time_is_that_of_the_wire() {
     }
 }
 
-fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
-    SampleFactory::new(config, 1).unwrap().build().init(device)
-}
-
 #[test]
-fn a_target_on_no_network_of_ours_is_refused_with_what_to_do() {
-    let error = init(injecting(&["203.0.113.1".parse().unwrap()], |_| {}), &device()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "driver sample: init failed: the target 203.0.113.1 is no neighbour of sim0 (198.18.0.1/24, 2001:2::1/64): \
-         give a target on the same network, or add an address on the target's with --addr"
-    );
-    for target in ["198.18.0.1", "198.18.0.255", "224.0.0.1", "fe80::1", "ff02::1"] {
-        assert!(init(injecting(&[target.parse().unwrap()], |_| {}), &device()).is_err(), "{target}");
+fn the_round_trip_time_leaves_out_how_long_the_reply_waited_for_the_driver() {
+    for (timestamps, expected) in [(true, 1_000_000), (false, 3_000_000)] {
+        let sim = SimConfig { timestamps, ..SimConfig::default() };
+        let mut net = Net::with_test_on(injecting(&targets4(), |c| c.batch = 1), &sim);
+        net.exchange(&arp_reply());
+        net.run(SECOND, STEP);
+        let reply = respond(&net.take_arrived()[0], &peer()).unwrap().unwrap();
+        net.wire.advance(Duration::from_millis(1));
+        net.wire.inject(End::A, &reply);
+        net.wire.settle();
+        net.wire.advance(Duration::from_millis(2));
+        net.settle();
+        let rtt = net.injector().rtt_ns.max();
+        assert!(rtt.abs_diff(expected) < expected / 1000, "{rtt} ns, timestamps {timestamps}");
+        net.finish();
     }
-    let nowhere = DeviceInfo { addresses: Vec::new(), ..device() };
-    assert!(init(injecting(&targets4(), |_| {}), &nowhere).unwrap_err().to_string().contains("no address"));
-}
-
-#[test]
-fn a_payload_longer_than_the_mtu_is_refused() {
-    assert!(init(injecting(&targets4(), |c| c.payload_len = 1472), &device()).is_ok());
-    assert!(init(injecting(&targets4(), |c| c.payload_len = 1473), &device()).is_err());
-    assert!(init(injecting(&both_targets(), |c| c.payload_len = 1452), &device()).is_ok());
-    let error = init(injecting(&both_targets(), |c| c.payload_len = 1453), &device()).unwrap_err();
-    assert!(error.to_string().contains("1453 bytes does not fit the MTU of 1500: 1452"), "{error}");
-}
-
-#[test]
-fn no_timer_is_armed_before_enabling_and_after_disabling() {
-    let (mut port, _other, _wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
-    let device = device();
-    let mut timers = Timers::default();
-    let mut driver = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap().build();
-    driver.init(&device).unwrap();
-    let now = Timestamp::from_nanos(1);
-    let mut cx =
-        Cx { pool: &port.pool, tx: &mut port.tx_submission, timers: &mut timers, device: &device, now };
-    driver.start(&mut cx).unwrap();
-    assert_eq!(cx.timers.next_deadline(), None);
-    driver.set_interface_enable(&mut cx, true).unwrap();
-    assert!(cx.timers.next_deadline().is_some());
-    driver.set_interface_enable(&mut cx, false).unwrap();
-    assert_eq!(cx.timers.next_deadline(), None);
-    driver.stop(&mut cx);
 }
 
 proptest! {

@@ -4,6 +4,7 @@ mod answering;
 mod faults;
 mod injecting;
 mod queues;
+mod starting;
 
 use std::net::IpAddr;
 use std::time::Duration;

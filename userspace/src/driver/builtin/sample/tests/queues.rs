@@ -1,5 +1,7 @@
 use std::thread;
 
+use smoltcp::wire::ArpOperation;
+
 use super::{SECOND, check_report, count, device, injecting, running, targets4};
 use crate::dispatch::Worker;
 use crate::driver::DeviceInfo;
@@ -8,8 +10,7 @@ use crate::packet::PacketBatch;
 use crate::port::Port;
 use crate::port::sim::{End, SimConfig, Wire};
 use crate::proto::Local;
-use crate::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, arp_message, respond};
-use smoltcp::wire::ArpOperation;
+use crate::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, arp_message, arp_request, respond};
 
 /// One queue of the driver, with its own wire.
 struct Queue {
@@ -103,4 +104,17 @@ fn instances_are_built_on_their_own_threads_and_exactly_one_of_them_reports_the_
         .collect();
     let reporting = reports.into_iter().map(|thread| thread.join().unwrap()).filter(|&has| has).count();
     assert_eq!(reporting, 1);
+}
+
+#[test]
+fn once_the_target_is_learnt_no_instance_looks_for_one() {
+    let factory = SampleFactory::new(injecting(&[], |_| {}), 1).unwrap();
+    let mut queues = [Queue::new(&factory, 0), Queue::new(&factory, 1)];
+    assert!(factory.shared.is_learning());
+    queues[1].settle();
+    queues[1].wire.inject(End::A, &arp_request(PEER4, OUR4));
+    queues[1].settle();
+    assert!(!factory.shared.is_learning());
+    queues[0].wire.advance(SECOND);
+    assert_eq!(queues[0].settle().len(), 8 + 1, "the requests, and one to confirm the MAC address");
 }
