@@ -214,6 +214,20 @@ fn a_target_that_asks_us_from_another_mac_address_is_reached_there_at_once() {
 }
 
 #[test]
+fn what_is_said_behind_a_tag_is_about_another_network() {
+    let mut net = Net::with_test(injecting(&targets4(), |c| c.interval = SECOND));
+    net.exchange(&tagged(&arp_reply(), &[7]));
+    net.exchange(&tagged(&arp_request(PEER4, OUR4), &[7]));
+    net.run(SECOND, STEP);
+    assert_eq!(requests(&net.take_arrived()).len(), 0);
+    assert_eq!(count(&net.stats(), "recycled_neighbor"), 1);
+    net.exchange(&arp_request(PEER4, OUR4));
+    net.run(SECOND, STEP);
+    assert_eq!(requests(&net.take_arrived()).len(), 8);
+    net.finish();
+}
+
+#[test]
 fn many_targets_are_asked_for_at_a_pace_that_the_tx_ring_takes() {
     let targets: Vec<IpAddr> = (10..250_u8).map(|host| IpAddr::from([198, 18, 0, host])).collect();
     let mut net = Net::with_test(injecting(&targets, |_| {}));
