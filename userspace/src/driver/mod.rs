@@ -179,7 +179,8 @@ fn merge_named(into: &mut Vec<(&'static str, u64)>, from: &[(&'static str, u64)]
 pub struct InjectorStats {
     /// Requests submitted to the tx ring.
     pub sent: u64,
-    /// Requests that could not be submitted; their frames went back to the pool.
+    /// Requests that were due and could not be submitted, for want of a frame or of room; what was taken from
+    /// the pool went back to it.
     pub not_sent: u64,
     /// Requests answered in time, each counted once.
     pub replies: u64,

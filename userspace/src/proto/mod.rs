@@ -1,6 +1,6 @@
 //! The protocols that the built-in drivers speak: ARP, neighbour discovery, and ICMP echo over IPv4 and IPv6.
 //!
-//! Everything here works on the bytes of one frame that [`netdext_abi::parse`] has found well-formed, and on
+//! Everything here works on the bytes of one frame that [`netdext_abi::parse()`] has found well-formed, and on
 //! [`Local`], the addresses of the port. Nothing allocates. Replies are written over the request, behind the
 //! same VLAN tags.
 //!
