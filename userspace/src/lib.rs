@@ -8,4 +8,5 @@ pub mod link;
 pub mod packet;
 pub mod port;
 pub mod privilege;
+pub mod proto;
 pub mod queue;

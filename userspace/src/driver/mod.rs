@@ -136,12 +136,16 @@ pub trait Driver {
 }
 
 /// What a driver counted.
+///
+/// Each frame that [`Driver::rx_packets`] was given counts in exactly one of `counters` and `drops`.
 #[derive(Clone, Debug, Default)]
 pub struct DriverStats {
-    /// Frames by what was done with them, named; the names are those of the JSON output.
+    /// Received frames by what was done with them, named; the names are those of the JSON output.
     pub counters: Vec<(&'static str, u64)>,
-    /// Frames not answered or not sent, by cause, named likewise.
+    /// Received frames that were refused, or whose answer could not be sent, by cause, named likewise.
     pub drops: Vec<(&'static str, u64)>,
+    /// What happened besides received frames, named likewise.
+    pub events: Vec<(&'static str, u64)>,
     /// The echo request injector, if the driver has one.
     pub injector: Option<InjectorStats>,
 }
@@ -151,6 +155,7 @@ impl DriverStats {
     pub fn merge(&mut self, other: &Self) {
         merge_named(&mut self.counters, &other.counters);
         merge_named(&mut self.drops, &other.drops);
+        merge_named(&mut self.events, &other.events);
         match (&mut self.injector, &other.injector) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
@@ -174,7 +179,8 @@ fn merge_named(into: &mut Vec<(&'static str, u64)>, from: &[(&'static str, u64)]
 pub struct InjectorStats {
     /// Requests submitted to the tx ring.
     pub sent: u64,
-    /// Requests that could not be submitted; their frames went back to the pool.
+    /// Requests that were due and could not be submitted, for want of a frame or of room; what was taken from
+    /// the pool went back to it.
     pub not_sent: u64,
     /// Requests answered in time, each counted once.
     pub replies: u64,
@@ -186,7 +192,7 @@ pub struct InjectorStats {
     pub late: u64,
     /// Further replies to a request that was already answered.
     pub duplicates: u64,
-    /// Replies that came after the reply to a later request.
+    /// Of `replies`, those that came after the reply to a later request to the same target.
     pub out_of_order: u64,
     /// Round-trip times in ns.
     pub rtt_ns: Histogram<u64>,

@@ -1,1 +1,4 @@
 //! The drivers that come with netdext.
+
+pub mod neighbors;
+pub mod sample;

@@ -1,0 +1,52 @@
+use super::{both_targets, device, injecting, targets4};
+use crate::dispatch::{Timers, Timestamp};
+use crate::driver::builtin::sample::{SampleConfig, SampleFactory};
+use crate::driver::{Cx, DeviceInfo, DriverError};
+use crate::port::sim::{SimConfig, Wire};
+
+fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
+    SampleFactory::new(config, 1).unwrap().build().init(device)
+}
+
+#[test]
+fn a_target_on_no_network_of_ours_is_refused_with_what_to_do() {
+    let error = init(injecting(&["203.0.113.1".parse().unwrap()], |_| {}), &device()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "driver sample: init failed: the target 203.0.113.1 is no neighbour of sim0 (198.18.0.1/24, 2001:2::1/64): \
+         give a target on the same network, or add an address on the target's with --addr"
+    );
+    for target in ["198.18.0.1", "198.18.0.255", "224.0.0.1", "fe80::1", "ff02::1"] {
+        assert!(init(injecting(&[target.parse().unwrap()], |_| {}), &device()).is_err(), "{target}");
+    }
+    let nowhere = DeviceInfo { addresses: Vec::new(), ..device() };
+    assert!(init(injecting(&targets4(), |_| {}), &nowhere).unwrap_err().to_string().contains("no address"));
+}
+
+#[test]
+fn a_payload_longer_than_the_mtu_is_refused() {
+    assert!(init(injecting(&targets4(), |c| c.payload_len = 1472), &device()).is_ok());
+    assert!(init(injecting(&targets4(), |c| c.payload_len = 1473), &device()).is_err());
+    assert!(init(injecting(&both_targets(), |c| c.payload_len = 1452), &device()).is_ok());
+    let error = init(injecting(&both_targets(), |c| c.payload_len = 1453), &device()).unwrap_err();
+    assert!(error.to_string().contains("1453 bytes does not fit the MTU of 1500: 1452"), "{error}");
+}
+
+#[test]
+fn no_timer_is_armed_before_enabling_and_after_disabling() {
+    let (mut port, _other, _wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
+    let device = device();
+    let mut timers = Timers::default();
+    let mut driver = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap().build();
+    driver.init(&device).unwrap();
+    let now = Timestamp::from_nanos(1);
+    let mut cx =
+        Cx { pool: &port.pool, tx: &mut port.tx_submission, timers: &mut timers, device: &device, now };
+    driver.start(&mut cx).unwrap();
+    assert_eq!(cx.timers.next_deadline(), None);
+    driver.set_interface_enable(&mut cx, true).unwrap();
+    assert!(cx.timers.next_deadline().is_some());
+    driver.set_interface_enable(&mut cx, false).unwrap();
+    assert_eq!(cx.timers.next_deadline(), None);
+    driver.stop(&mut cx);
+}
