@@ -1,2 +1,34 @@
-//! The project commands.
-fn main(){}
+//! The project's own commands: `cargo xtask COMMAND`.
+
+mod privileged;
+mod run;
+mod setup;
+mod shell;
+mod test;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "netdext's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build netdext and run a driver on an interface, as root
+    Run(run::Args),
+    /// Run every test: unit, documentation and simulated ones as you, the privileged ones as root
+    Test(test::Args),
+    /// Install the packages that the build needs
+    Setup(setup::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Setup(args) => setup::run(args),
+    }
+}
