@@ -1,1 +1,17 @@
-//! Harness.
+//! The harness of the privileged tests: namespaces, wires, frames, and netdext as a process.
+//!
+//! Every test works in network namespaces of its own, whose guards remove them also when it fails; nothing
+//! is ever sent in the root namespace. README.md beside this crate draws the topology.
+
+pub mod frames;
+pub mod namespace;
+pub mod process;
+pub mod skip;
+pub mod wait;
+pub mod wire;
+
+pub use frames::PacketSocket;
+pub use namespace::Namespace;
+pub use process::{Finished, Netdext};
+pub use wait::wait_until;
+pub use wire::{Wire, WireConfig};

@@ -1,13 +1,30 @@
-//! The project commands.
+//! The project's own commands: `cargo xtask COMMAND`.
 
 mod build_ebpf;
 mod check_ebpf;
+mod privileged;
+mod run;
+mod setup;
+mod shell;
+mod test;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The project's own commands")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "netdext's own commands")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
 enum Command {
+    /// Build netdext and run a driver on an interface, as root
+    Run(run::Args),
+    /// Run every test: unit, documentation and simulated ones as you, the privileged ones as root
+    Test(test::Args),
+    /// Install the packages that the build needs
+    Setup(setup::Args),
     /// Build the XDP program and write ebpf/object
     BuildEbpf(build_ebpf::Args),
     /// Check that ebpf/object is what its sources say
@@ -15,7 +32,10 @@ enum Command {
 }
 
 fn main() -> anyhow::Result<()> {
-    match Command::parse() {
+    match Cli::parse().command {
+        Command::Run(args) => run::run(args),
+        Command::Test(args) => test::run(args),
+        Command::Setup(args) => setup::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::CheckEbpf(args) => check_ebpf::run(args),
     }

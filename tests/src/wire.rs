@@ -1,0 +1,112 @@
+//! A veth pair between two namespaces: netdext at one end, the kernel's stack at the other.
+//!
+//! It is made with `ip` and `ethtool`, so that a mistake in netdext's own link code can't hide.
+
+use crate::Namespace;
+
+/// The IPv4 address that netdext answers for.
+pub const DRIVER_V4: &str = "198.18.0.1";
+/// The IPv6 address that netdext answers for.
+pub const DRIVER_V6: &str = "2001:2::1";
+/// The kernel's IPv4 address at the host end.
+pub const HOST_V4: &str = "198.18.0.2";
+/// The kernel's IPv6 address at the host end.
+pub const HOST_V6: &str = "2001:2::2";
+/// The driver end in its namespace.
+pub const DRIVER_IFACE: &str = "veth0";
+/// The host end in its namespace.
+pub const HOST_IFACE: &str = "veth1";
+
+/// How the wire is made.
+#[derive(Clone, Copy, Debug)]
+pub struct WireConfig {
+    /// Active queues of each end.
+    pub queues: u32,
+    /// MTU of each end in bytes.
+    pub mtu: u32,
+}
+
+impl Default for WireConfig {
+    fn default() -> Self {
+        Self { queues: 1, mtu: 1500 }
+    }
+}
+
+/// Two namespaces and the pair between them, up and without a word from the kernel at the driver end.
+#[derive(Debug)]
+pub struct Wire {
+    /// Where netdext runs, with [`DRIVER_IFACE`].
+    pub driver: Namespace,
+    /// Where the kernel answers, with [`HOST_IFACE`].
+    pub host: Namespace,
+}
+
+impl Wire {
+    /// A wire of one queue and an MTU of 1500.
+    ///
+    /// # Panics
+    /// `ip` or `ethtool` fails.
+    pub fn new(purpose: &str) -> Self {
+        Self::with(purpose, WireConfig::default())
+    }
+
+    /// A wire of the given kind.
+    ///
+    /// # Panics
+    /// `ip` or `ethtool` fails.
+    pub fn with(purpose: &str, config: WireConfig) -> Self {
+        let driver = Namespace::new(&format!("{purpose}, the driver's end"));
+        let host = Namespace::new(&format!("{purpose}, the host's end"));
+        let (queues, mtu) = (config.queues.to_string(), config.mtu.to_string());
+        let shape = ["mtu", &mtu, "numtxqueues", &queues, "numrxqueues", &queues];
+        let mut add = vec!["link", "add", "name", DRIVER_IFACE];
+        add.extend(shape);
+        add.extend(["type", "veth", "peer", "name", HOST_IFACE]);
+        add.extend(shape);
+        add.extend(["netns", host.name()]);
+        driver.ip(&add);
+        for (namespace, iface) in [(&driver, DRIVER_IFACE), (&host, HOST_IFACE)] {
+            namespace.ip(&["link", "set", "dev", iface, "addrgenmode", "none"]);
+        }
+        // Frames complete with checksum, tag and in the MTU, as they come from a real wire.
+        host.run("ethtool", &["-K", HOST_IFACE, "tx", "off", "tso", "off", "gso", "off", "txvlan", "off"]);
+        host.ip(&["address", "add", &format!("{HOST_V4}/24"), "dev", HOST_IFACE]);
+        host.ip(&["address", "add", &format!("{HOST_V6}/64"), "dev", HOST_IFACE, "nodad"]);
+        driver.ip(&["link", "set", "dev", DRIVER_IFACE, "up"]);
+        host.ip(&["link", "set", "dev", HOST_IFACE, "up"]);
+        Self { driver, host }
+    }
+
+    /// The Ethernet address of the driver end.
+    ///
+    /// # Panics
+    /// The interface is gone.
+    pub fn driver_mac(&self) -> [u8; 6] {
+        mac_of(&self.driver, DRIVER_IFACE)
+    }
+
+    /// The Ethernet address of the host end.
+    ///
+    /// # Panics
+    /// The interface is gone.
+    pub fn host_mac(&self) -> [u8; 6] {
+        mac_of(&self.host, HOST_IFACE)
+    }
+
+    /// Asserts that no XDP program is left at the driver end.
+    ///
+    /// # Panics
+    /// One is.
+    #[track_caller]
+    pub fn assert_no_xdp(&self) {
+        assert_eq!(self.driver.xdp_programs(DRIVER_IFACE), [0_u64; 0], "XDP programs left on {DRIVER_IFACE}");
+    }
+}
+
+fn mac_of(namespace: &Namespace, iface: &str) -> [u8; 6] {
+    let link = namespace.link(iface).expect("the interface is there");
+    let text = link["address"].as_str().expect("ip prints the address");
+    let bytes: Vec<u8> =
+        text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect();
+    bytes.try_into().expect("six bytes")
+}

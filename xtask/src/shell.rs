@@ -1,0 +1,115 @@
+//! Running other programs, as the user or as root.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+
+/// Where administrators' programs are that an ordinary user's PATH often leaves out.
+const ADMIN_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The path of a program on PATH or in one of the administrators' directories.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(ADMIN_DIRECTORIES.map(PathBuf::from))
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A command as root: the program itself if this process is root, else through sudo, which keeps the
+/// environment variables named in `keep`.
+///
+/// # Errors
+/// This process is not root and there is no sudo.
+pub fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> anyhow::Result<Command> {
+    if is_root() {
+        return Ok(Command::new(program));
+    }
+    let Some(sudo) = find_program("sudo") else {
+        bail!("{} has to run as root, and there is no sudo: run this as root", program.as_ref().display());
+    };
+    let mut command = Command::new(sudo);
+    if !keep.is_empty() {
+        command.arg(format!("--preserve-env={}", keep.join(",")));
+    }
+    command.arg("--").arg(program);
+    Ok(command)
+}
+
+/// The cargo that runs this command.
+pub fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Fails, naming the command, unless it succeeds.
+///
+/// # Errors
+/// It can't be started, or its exit status is not 0.
+pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("start {}", printable(command)))?;
+    if !status.success() {
+        bail!("{} failed: {status}", printable(command));
+    }
+    Ok(())
+}
+
+/// The command as one would type it.
+pub fn printable(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// An executable that cargo has built.
+pub struct Built {
+    /// The name of its target: of the test file, the library or the binary.
+    pub name: String,
+    /// Where it is.
+    pub executable: PathBuf,
+}
+
+/// Builds with `cargo ARGUMENTS` and returns the executables made, wherever the target directory is.
+///
+/// # Errors
+/// The build fails or what cargo says of it can't be read.
+pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Built>> {
+    let mut command = cargo();
+    command.args(arguments).arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    command.stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("start {}", printable(&command)))?;
+    if !output.status.success() {
+        bail!("{} failed: {}", printable(&command), output.status);
+    }
+    let mut built = Vec::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: serde_json::Value = serde_json::from_slice(line)
+            .with_context(|| format!("read what {} says", printable(&command)))?;
+        if let Some(executable) = message["executable"].as_str() {
+            let name = message["target"]["name"].as_str().unwrap_or(executable).to_owned();
+            built.push(Built { name, executable: executable.into() });
+        }
+    }
+    Ok(built)
+}
+
+/// Builds the netdext binary with the given further arguments of `cargo build`, and returns its path.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_netdext(arguments: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut all = vec!["build", "--package", "netdext", "--bin", "netdext"];
+    all.extend(arguments);
+    let built = build(&all)?.into_iter().next();
+    built.map(|built| built.executable).context("cargo built no executable called netdext")
+}
+
+/// Whether a file of this name is in one of the directories.
+pub fn in_any(directories: &[&Path], name: &str) -> bool {
+    directories.iter().any(|directory| directory.join(name).is_file())
+}
