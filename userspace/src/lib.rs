@@ -10,3 +10,5 @@ pub mod port;
 pub mod privilege;
 pub mod proto;
 pub mod queue;
+pub mod stats;
+pub mod supervisor;

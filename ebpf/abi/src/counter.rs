@@ -94,6 +94,19 @@ counters! {
 }
 
 impl Counter {
+    /// The verdicts that a frame is meant for the driver.
+    pub const TO_DRIVER: [Self; 9] = [
+        Self::DriverArpRequest,
+        Self::DriverArpReply,
+        Self::DriverNeighborSolicitation,
+        Self::DriverNeighborAdvertisement,
+        Self::DriverEcho4Request,
+        Self::DriverEcho4Reply,
+        Self::DriverEcho6Request,
+        Self::DriverEcho6Reply,
+        Self::DriverSteerAll,
+    ];
+
     /// The last of the counters of which each frame gets exactly one.
     pub const LAST_VERDICT: Self = Self::DatagramTooLong;
 

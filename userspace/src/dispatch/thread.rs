@@ -27,6 +27,12 @@ const DRAIN_TIME: Duration = Duration::from_millis(200);
 /// The longest sleep while frames are in flight: when completions fail to appear, the worker must look.
 const SLEEP_WITH_TX_IN_FLIGHT: Duration = Duration::from_millis(20);
 
+/// How long answers may take to come in before a stop.
+const QUIESCE_TIME: Duration = Duration::from_millis(100);
+
+/// How often it is looked whether they are in.
+const QUIESCE_LOOK: Duration = Duration::from_millis(1);
+
 /// The longest sleep while the kernel has not taken all of the tx ring: time to ask it again.
 const SLEEP_WITH_TX_PENDING: Duration = Duration::from_millis(1);
 
@@ -39,6 +45,8 @@ pub enum Command {
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Ask nothing new, and say so when every answer is in, or after a tenth of a second.
+    Quiesce(oneshot::Sender<()>),
     /// Stop in order: disable, drain the tx ring, stop the driver, close the port.
     Stop,
 }
@@ -81,7 +89,7 @@ pub enum SpawnError {
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// The system refused a thread or a descriptor.
-    #[error("cannot start the worker of queue {queue}: {operation}: {source}")]
+    #[error("cannot start the worker of queue {queue}: {operation}")]
     System {
         /// The queue.
         queue: u32,
@@ -205,6 +213,13 @@ fn start(
     Ok(worker)
 }
 
+/// Who waits for the answers to come in, since when, and when that was last looked at.
+struct Quiescing {
+    reply: oneshot::Sender<()>,
+    until: Timestamp,
+    look_at: Timestamp,
+}
+
 /// The loop around [`Worker::step`]: the only place that sleeps and that asks what time it is.
 fn run(
     mut worker: Worker,
@@ -213,17 +228,28 @@ fn run(
     wake: &OwnedFd,
 ) -> WorkerReport {
     let mut busy_until = Timestamp::now();
+    let mut quiescing: Option<Quiescing> = None;
     loop {
         let now = Timestamp::now();
-        match worker.step(now, STEP_BUDGET) {
+        let progress = worker.serve_rings(now, STEP_BUDGET).and_then(|mut progress| {
+            worker.serve_timers(Timestamp::now(), &mut progress)?;
+            Ok(progress)
+        });
+        match progress {
             Ok(progress) if progress.any() => {
                 busy_until = config.wait.spin_for().map_or(now, |spin| now + spin);
             }
             Ok(_) => {}
             Err(error) => return worker.finish(now, Some(error)),
         }
+        quiescing = quiescing.and_then(|waiting| look_whether_quiet(&worker, waiting, now));
         match commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return stop(worker),
+            Ok(Command::Quiesce(reply)) => {
+                worker.quiesce();
+                quiescing = Some(Quiescing { reply, until: now + QUIESCE_TIME, look_at: now });
+                continue;
+            }
             Ok(command) => {
                 if let Some(error) = apply(&mut worker, command) {
                     return worker.finish(now, Some(error));
@@ -233,11 +259,23 @@ fn run(
             Err(TryRecvError::Empty) => {}
         }
         if config.wait.spin_for().is_some() && now >= busy_until {
-            sleep(&mut worker, wake);
+            sleep(&mut worker, wake, quiescing.is_some());
         } else {
             std::hint::spin_loop();
         }
     }
+}
+
+fn look_whether_quiet(worker: &Worker, waiting: Quiescing, now: Timestamp) -> Option<Quiescing> {
+    if now < waiting.look_at {
+        return Some(waiting);
+    }
+    if worker.unanswered() == 0 || now >= waiting.until {
+        // Who asked may have stopped waiting.
+        let _ = waiting.reply.send(());
+        return None;
+    }
+    Some(Quiescing { look_at: now + QUIESCE_LOOK, ..waiting })
 }
 
 /// Applies a command. Returns the error after which the worker cannot go on.
@@ -250,7 +288,7 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
             let _ = reply.send(worker.snapshot());
             return None;
         }
-        Command::Stop => return None,
+        Command::Quiesce(_) | Command::Stop => return None,
     };
     match result {
         Err(error @ WorkerError::Driver(_)) => Some(error),
@@ -263,12 +301,13 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
 }
 
 /// Sleeps until a frame arrives, room to send appears, a timer is due or a command comes.
-fn sleep(worker: &mut Worker, wake: &OwnedFd) {
+fn sleep(worker: &mut Worker, wake: &OwnedFd, quiescing: bool) {
     let now = Timestamp::now();
     let timer = worker.next_deadline().map(|deadline| deadline.since(now));
     let pending = (worker.tx_pending() > 0).then_some(SLEEP_WITH_TX_PENDING);
     let in_flight = (!worker.is_drained()).then_some(SLEEP_WITH_TX_IN_FLIGHT);
-    let limit = [timer, pending, in_flight].into_iter().flatten().min();
+    let quiescing = quiescing.then_some(QUIESCE_LOOK);
+    let limit = [timer, pending, in_flight, quiescing].into_iter().flatten().min();
     if limit == Some(Duration::ZERO) {
         return;
     }

@@ -36,6 +36,17 @@ pub struct TimerStats {
     pub max_lateness_ns: u64,
 }
 
+impl TimerStats {
+    /// Adds the counts of another timer.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { fired, late, skipped, max_lateness_ns } = *other;
+        self.fired += fired;
+        self.late += late;
+        self.skipped += skipped;
+        self.max_lateness_ns = self.max_lateness_ns.max(max_lateness_ns);
+    }
+}
+
 #[derive(Debug)]
 struct Timer {
     name: &'static str,

@@ -108,8 +108,8 @@ pub struct WorkerReport {
     pub error: Option<WorkerError>,
 }
 
-/// One driver instance on one port. All callbacks run inside [`step`](Self::step) and
-/// [`change_state`](Self::change_state), on the thread that calls those.
+/// One driver instance on one port. All callbacks run inside [`step`](Self::step) and in
+/// the changes of state, on the thread that calls those.
 ///
 /// The order within a step is fixed: completions first, because a full tx ring must drain even when
 /// nothing arrives; then the fill ring, because a frame that finds it empty is lost; then received
@@ -123,6 +123,7 @@ pub struct Worker {
     batch: PacketBatch,
     rx_disabled: u64,
     tx_blocked: bool,
+    quiescing: bool,
     tx_stuck: u64,
     completed_before: u64,
     progressed_at: Timestamp,
@@ -152,6 +153,7 @@ impl Worker {
             batch: PacketBatch::with_capacity(batch),
             rx_disabled: 0,
             tx_blocked: false,
+            quiescing: false,
             tx_stuck: 0,
             completed_before: 0,
             progressed_at: now,
@@ -175,6 +177,13 @@ impl Worker {
     ///
     /// A queue that cannot go on. The worker should then be [finished](Self::finish).
     pub fn step(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
+        let mut progress = self.serve_rings(now, budget)?;
+        self.serve_timers(now, &mut progress)?;
+        Ok(progress)
+    }
+
+    /// The first half of a step: everything but the timers.
+    pub(super) fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
         let mut progress = Progress {
             reaped: self.port.tx_completion.reap(&self.port.pool, budget),
             refilled: self.port.rx_submission.refill(&self.port.pool),
@@ -186,11 +195,21 @@ impl Worker {
         }
         progress.received = self.receive(now, budget);
         progress.published = self.flush(now)?;
+        Ok(progress)
+    }
+
+    /// The second half of a step. It takes the time anew, because what a timer stamps should not include the
+    /// time that the rings took.
+    pub(super) fn serve_timers(
+        &mut self,
+        now: Timestamp,
+        progress: &mut Progress,
+    ) -> Result<(), WorkerError> {
         progress.ticks = self.fire_timers(now);
         if progress.ticks > 0 {
             progress.published += self.flush(now)?;
         }
-        Ok(progress)
+        Ok(())
     }
 
     fn receive(&mut self, now: Timestamp, budget: usize) -> usize {
@@ -229,7 +248,7 @@ impl Worker {
 
     fn fire_timers(&mut self, now: Timestamp) -> usize {
         let mut ticks = 0;
-        while self.state.is_running() && ticks < TICKS_PER_STEP {
+        while self.state.is_running() && !self.quiescing && ticks < TICKS_PER_STEP {
             let Some(fired) = self.timers.pop_due(now) else { break };
             self.with_cx(now, |driver, cx| driver.receive_timer(cx, fired));
             ticks += 1;
@@ -322,6 +341,17 @@ impl Worker {
         Ok(())
     }
 
+    /// Fires no timer any more, so that nothing new is asked while answers still come in: the first step of
+    /// an orderly stop.
+    pub fn quiesce(&mut self) {
+        self.quiescing = true;
+    }
+
+    /// Requests of the driver that wait for an answer.
+    pub fn unanswered(&self) -> u64 {
+        self.driver.stats().injector.map_or(0, |injector| injector.in_flight)
+    }
+
     /// Whether every frame handed to the tx ring has come back.
     pub fn is_drained(&self) -> bool {
         self.port.tx_in_flight() == 0
@@ -346,7 +376,7 @@ impl Worker {
 
     /// When the next timer is due.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.state.is_running() { self.timers.next_deadline() } else { None }
+        if self.state.is_running() && !self.quiescing { self.timers.next_deadline() } else { None }
     }
 
     /// The driver's state.

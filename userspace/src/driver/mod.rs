@@ -135,6 +135,15 @@ pub trait Driver {
     fn stats(&self) -> DriverStats;
 }
 
+/// Makes the instances of a driver, one per queue, each on the thread that it will run on.
+pub trait DriverFactory: Send + Sync {
+    /// The name that `--driver` takes.
+    fn name(&self) -> &'static str;
+
+    /// The instance for one queue.
+    fn build(&self, queue: u32) -> Box<dyn Driver>;
+}
+
 /// What a driver counted.
 ///
 /// Each frame that [`Driver::rx_packets`] was given counts in exactly one of `counters` and `drops`.

@@ -81,6 +81,11 @@ impl NamespaceGuard {
         &self.name
     }
 
+    /// Leaves the namespace in place.
+    pub fn keep(mut self) {
+        self.made = false;
+    }
+
     /// Whether it was made here, and so will be removed.
     pub fn made(&self) -> bool {
         self.made

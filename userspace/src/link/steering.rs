@@ -240,6 +240,13 @@ impl ProgramCounters {
         self.values[..=Counter::LAST_VERDICT as usize].iter().sum()
     }
 
+    /// Frames redirected to a socket: those meant for the driver, without those whose queue had none.
+    #[must_use]
+    pub fn redirected(&self) -> u64 {
+        let meant: u64 = Counter::TO_DRIVER.iter().map(|counter| self.get(*counter)).sum();
+        meant.saturating_sub(self.get(Counter::NoSocket))
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -87,7 +87,7 @@ pub enum OpenError {
         value: u32,
     },
     /// The UMEM cannot be mapped or registered.
-    #[error("cannot register {bytes} bytes of packet memory for queue {queue} of {iface}: {source}{}", umem_hint(.source))]
+    #[error("cannot register {bytes} bytes of packet memory for queue {queue} of {iface}{}", umem_hint(.source))]
     Umem {
         /// The interface.
         iface: String,
@@ -96,16 +96,18 @@ pub enum OpenError {
         /// The size of the mapping.
         bytes: usize,
         /// What mmap(2) or setsockopt(2) with `XDP_UMEM_REG` returned.
+        #[source]
         source: io::Error,
     },
     /// The queue cannot be bound.
-    #[error("cannot bind an AF_XDP socket to queue {queue} of {iface}: {source}{}", bind_hint(.source))]
+    #[error("cannot bind an AF_XDP socket to queue {queue} of {iface}{}", bind_hint(.source))]
     Bind {
         /// The interface.
         iface: String,
         /// The queue.
         queue: u32,
         /// What bind(2) returned.
+        #[source]
         source: io::Error,
     },
 }
@@ -113,19 +115,19 @@ pub enum OpenError {
 fn umem_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::ENOBUFS | libc::ENOMEM) => {
-            "; raise the limit of locked memory (ulimit -l) or grant CAP_IPC_LOCK"
+            " (raise the limit of locked memory, ulimit -l, or grant CAP_IPC_LOCK)"
         }
-        Some(libc::EPERM) => "; AF_XDP needs CAP_NET_RAW: run as root",
+        Some(libc::EPERM) => " (it needs CAP_NET_RAW: run as root)",
         _ => "",
     }
 }
 
 fn bind_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
-        Some(libc::EBUSY) => "; another AF_XDP socket has it: stop that program or choose another queue",
-        Some(libc::EINVAL) => "; is the queue active? `ethtool -l` shows how many there are",
-        Some(libc::EPERM) => "; AF_XDP needs CAP_NET_RAW: run as root",
-        Some(libc::EOPNOTSUPP) => "; the device cannot do what was asked for: try --mode skb",
+        Some(libc::EBUSY) => " (another AF_XDP socket has it: stop that program)",
+        Some(libc::EINVAL) => " (is the queue active? `ethtool -l` shows how many there are)",
+        Some(libc::EPERM) => " (it needs CAP_NET_RAW: run as root)",
+        Some(libc::EOPNOTSUPP) => " (the device cannot do that: try --mode skb)",
         _ => "",
     }
 }

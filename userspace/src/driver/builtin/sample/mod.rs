@@ -38,7 +38,7 @@ use self::receive::Receiver;
 use self::shared::{Access, Shared, State};
 use crate::dispatch::{Fired, TimerId};
 use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors, Solicit};
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats};
+use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
 use crate::packet::PacketBatch;
 use crate::proto::{Local, arp, ndp};
 
@@ -83,6 +83,16 @@ impl SampleFactory {
             config: self.config.clone(),
             leader: None,
         })
+    }
+}
+
+impl DriverFactory for SampleFactory {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn build(&self, _queue: u32) -> Box<dyn Driver> {
+        SampleFactory::build(self)
     }
 }
 

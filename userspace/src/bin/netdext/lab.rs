@@ -1,0 +1,98 @@
+//! `netdext lab`: the veth pair to try a driver on.
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use netdext::link::{Device, Lab, LabConfig, netns};
+use netdext::privilege;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+    /// The driver's end, vethN; the host's end is the next number
+    #[arg(long, global = true, default_value = "veth0")]
+    iface: String,
+    /// The network namespace of the pair; `up` makes it if it is missing
+    #[arg(long, global = true, value_name = "NAME")]
+    netns: Option<String>,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Action {
+    /// Make the pair
+    Up {
+        /// Queues of each end
+        #[arg(long, value_name = "N", default_value_t = LabConfig::default().queues)]
+        queues: u32,
+    },
+    /// Remove a pair that netdext made
+    Down,
+    /// Say what there is
+    Status,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let Some(config) = LabConfig::for_driver(&args.iface) else {
+        bail!("--iface {} is no end of a lab: it is called veth and a number, for example veth0", args.iface);
+    };
+    if !matches!(args.action, Action::Status) {
+        privilege::require_for_run(args.netns.is_some())?;
+    }
+    let namespace = match (&args.netns, args.action) {
+        (Some(name), Action::Up { .. }) => Some(netns::enter_or_create(name)?),
+        (Some(name), _) => {
+            netns::enter(name)?;
+            None
+        }
+        (None, _) => None,
+    };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        match args.action {
+            Action::Up { queues } => up(&LabConfig { queues, ..config }).await,
+            Action::Down => {
+                Lab::remove(&config.driver_iface).await?;
+                println!("removed {} and {}", config.driver_iface, config.host_iface);
+                Ok(())
+            }
+            Action::Status => status(&config).await,
+        }
+    })?;
+    if let Some(namespace) = namespace {
+        namespace.keep();
+    }
+    Ok(())
+}
+
+async fn up(config: &LabConfig) -> anyhow::Result<()> {
+    let lab = Lab::up(config).await?;
+    let list = |addresses: &[(std::net::IpAddr, u8)]| {
+        addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect::<Vec<_>>().join(", ")
+    };
+    println!("{}: for a driver with {}", config.driver_iface, list(&config.driver_addresses));
+    println!("{}: the host's, with {}", config.host_iface, list(&config.host_addresses));
+    lab.keep();
+    Ok(())
+}
+
+async fn status(config: &LabConfig) -> anyhow::Result<()> {
+    let status = Lab::status(config).await?;
+    let line = |name: &str, device: Option<&Device>| match device {
+        Some(device) => println!(
+            "{name}: {}, {} queue(s), MTU {}, XDP program: {}",
+            if device.up { "up" } else { "down" },
+            device.active_queues.usable(),
+            device.mtu,
+            device.xdp.map_or_else(|| "none".to_owned(), |xdp| format!("id {}", xdp.program_id)),
+        ),
+        None => println!("{name}: missing"),
+    };
+    line(&config.driver_iface, status.driver.as_ref());
+    line(&config.host_iface, status.host.as_ref());
+    if status.driver.is_some() && !status.ours {
+        println!("{} was not made by netdext", config.driver_iface);
+    }
+    Ok(())
+}
