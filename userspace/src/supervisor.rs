@@ -535,7 +535,15 @@ fn check(config: &RunConfig, device: &Device) -> Result<u32, StartError> {
     let active = device.active_queues.usable();
     let queues = match config.queues {
         QueueSelection::All => active,
-        QueueSelection::First(wanted) if wanted <= active => wanted,
+        QueueSelection::First(wanted) if wanted <= active => {
+            if wanted < active {
+                tracing::warn!(
+                    iface = %device.name,
+                    "{wanted} of {active} queues are served: frames that arrive on the others stay with the kernel"
+                );
+            }
+            wanted
+        }
         QueueSelection::First(wanted) => {
             return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
         }

@@ -125,7 +125,8 @@ pub struct Worker {
     tx_blocked: bool,
     quiescing: bool,
     tx_stuck: u64,
-    completed_before: u64,
+    // Frames submitted and completed when last looked at.
+    tx_counts: (u64, u64),
     progressed_at: Timestamp,
 }
 
@@ -155,7 +156,7 @@ impl Worker {
             tx_blocked: false,
             quiescing: false,
             tx_stuck: 0,
-            completed_before: 0,
+            tx_counts: (0, 0),
             progressed_at: now,
         };
         worker.driver.init(&worker.device)?;
@@ -268,9 +269,10 @@ impl Worker {
     }
 
     fn watch_for_stuck_tx(&mut self, now: Timestamp) -> Result<(), QueueError> {
-        let completed = self.port.tx_completion.completed();
-        if self.port.tx_in_flight() == 0 || completed != self.completed_before {
-            self.completed_before = completed;
+        // Also new submissions restart the clock: when none complete, the full ring ends them soon.
+        let counts = (self.port.tx_submission.submitted(), self.port.tx_completion.completed());
+        if self.port.tx_in_flight() == 0 || counts != self.tx_counts {
+            self.tx_counts = counts;
             self.progressed_at = now;
         } else if now.since(self.progressed_at) >= STUCK_TX_AFTER {
             self.tx_stuck += 1;

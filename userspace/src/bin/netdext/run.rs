@@ -38,9 +38,10 @@ pub struct Args {
     /// How a worker waits when there is nothing to do
     #[arg(long, default_value = "adaptive", value_parser = ["spin", "adaptive", "poll"])]
     wait: String,
-    /// How many hardware queues to serve, each by a worker of its own: a number, or all
-    #[arg(long, value_name = "N|all", default_value = "1", value_parser = queues)]
-    queues: QueueSelection,
+    /// How many hardware queues to serve, each by a worker of its own. Frames that arrive on the others stay
+    /// with the kernel [default: all]
+    #[arg(long, value_name = "N|all", value_parser = queues)]
+    queues: Option<QueueSelection>,
     /// Which frames go to the driver besides those for its addresses: `all` means every frame
     #[arg(long, value_enum, value_name = "RULE")]
     steer: Option<Steer>,
@@ -142,7 +143,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
     let Some(config) = LabConfig::for_driver(&args.iface) else { return Ok(None) };
-    Ok(Lab::ensure(&config).await?)
+    let queues = match args.queues {
+        None => 1,
+        Some(QueueSelection::First(count)) => count,
+        Some(QueueSelection::All) => config.queues,
+    };
+    Ok(Lab::ensure(&LabConfig { queues, ..config }).await?)
 }
 
 async fn foreground(args: &Args, interval: Duration, begun: Instant) -> anyhow::Result<()> {
@@ -159,7 +165,7 @@ async fn foreground(args: &Args, interval: Duration, begun: Instant) -> anyhow::
             Mode::Skb => XdpMode::Skb,
         },
         wait: args.wait.parse::<WaitStrategy>()?,
-        queues: args.queues,
+        queues: args.queues.unwrap_or(QueueSelection::All),
         steer_all: matches!(args.steer, Some(Steer::All)),
         cut_off: args.yes,
         replace: args.replace,
