@@ -9,11 +9,7 @@ use netdext::privilege;
 
 /// Skips the test it stands in unless it runs as root and the named programs are there.
 ///
-/// ```ignore
-/// #[test]
-/// fn something_is_so() {
-///     netdext_tests::require!("ping", "arping");
-/// ```
+/// It is the first line of such a test: `netdext_tests::require!("ping", "arping");`
 #[macro_export]
 macro_rules! require {
     ($($program:literal),*) => {{

@@ -17,6 +17,8 @@ pub enum Cap {
     NetRaw,
     /// Load a BPF program. `CAP_SYS_ADMIN` does too.
     Bpf,
+    /// Let the verifier accept packet offsets that vary. `CAP_SYS_ADMIN` does too.
+    Perfmon,
     /// Make or enter a network namespace.
     SysAdmin,
 }
@@ -28,6 +30,7 @@ impl Cap {
             Cap::NetAdmin => "CAP_NET_ADMIN",
             Cap::NetRaw => "CAP_NET_RAW",
             Cap::Bpf => "CAP_BPF",
+            Cap::Perfmon => "CAP_PERFMON",
             Cap::SysAdmin => "CAP_SYS_ADMIN",
         }
     }
@@ -38,6 +41,7 @@ impl Cap {
             Cap::NetAdmin => "attach the XDP program and change links",
             Cap::NetRaw => "open AF_XDP sockets",
             Cap::Bpf => "load the XDP program",
+            Cap::Perfmon => "have it verified",
             Cap::SysAdmin => "enter a network namespace",
         }
     }
@@ -77,7 +81,7 @@ fn setcap_hint(missing: &[Cap]) -> &'static str {
     if missing.contains(&Cap::SysAdmin) {
         ""
     } else {
-        ", or once: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_ipc_lock+ep PATH-OF-NETDEXT"
+        ", or once: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH-OF-NETDEXT"
     }
 }
 
@@ -109,6 +113,9 @@ fn missing_for_run_given(has: impl Fn(Capability) -> bool) -> Vec<Cap> {
     }
     if !has(Capability::CAP_BPF) && !has(Capability::CAP_SYS_ADMIN) {
         missing.push(Cap::Bpf);
+    }
+    if !has(Capability::CAP_PERFMON) && !has(Capability::CAP_SYS_ADMIN) {
+        missing.push(Cap::Perfmon);
     }
     missing
 }
@@ -186,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn cap_sys_admin_stands_in_for_cap_bpf_only() {
+    fn cap_sys_admin_stands_in_for_those_of_bpf_only() {
         let missing = missing_for_run_given(|cap| cap == Capability::CAP_SYS_ADMIN);
         assert_eq!(missing, [Cap::NetAdmin, Cap::NetRaw]);
         assert_eq!(missing_for_run_given(|cap| cap != Capability::CAP_SYS_ADMIN), []);

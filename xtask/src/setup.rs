@@ -66,6 +66,7 @@ const FOR_TESTS: &[Need] = &[
     program("arping", "iputils-arping"),
     program("ethtool", "ethtool"),
     program("tcpdump", "tcpdump"),
+    program("bpftool", "bpftool"),
 ];
 
 /// What the packages are for.

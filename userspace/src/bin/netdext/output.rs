@@ -9,6 +9,15 @@ use netdext::stats::{PortStats, SCHEMA_VERSION};
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
+/// Prints a line. Unlike `println!` it does not panic when nobody reads any more: the driver goes on.
+macro_rules! say {
+    ($($format:tt)*) => {{
+        use std::io::Write as _;
+        let mut stdout = std::io::stdout().lock();
+        let _ = writeln!(stdout, $($format)*).and_then(|()| stdout.flush());
+    }};
+}
+
 /// An error with its causes, on one line.
 pub fn one_line(error: &anyhow::Error) -> String {
     format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
@@ -76,21 +85,19 @@ impl<'a> Ready<'a> {
             let enter = self.netns.map(|name| format!("ip netns exec {name} ")).unwrap_or_default();
             let _ = write!(line, "; try: {enter}ping {first}");
         }
-        println!("{line}");
+        say!("{line}");
         if let Some((interval, batch, targets)) = injector {
             let whom = match targets {
                 [] => "the first neighbour heard".to_owned(),
                 targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             };
-            println!(
-                "injecting {batch} echo requests every {} to {whom}",
-                humantime::format_duration(interval)
-            );
+            say!("injecting {batch} echo requests every {} to {whom}", humantime::format_duration(interval));
         }
         if !self.enabled {
-            println!(
+            say!(
                 "{} is down: the driver starts when it is set up (ip link set {} up)",
-                self.iface, self.iface
+                self.iface,
+                self.iface
             );
         }
     }
@@ -118,8 +125,8 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         return;
     }
     let sum = |count: fn(&netdext::stats::QueueStats) -> u64| stats.queues.iter().map(count).sum::<u64>();
-    println!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64());
-    println!(
+    say!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64());
+    say!(
         "  received  {} frames, {} bytes; sent {} frames, {} bytes",
         sum(|q| q.rx_packets),
         sum(|q| q.rx_bytes),
@@ -130,12 +137,15 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
     print_named("dropped", stats.drops.iter());
     print_named("events", stats.events.iter());
     let accounting = &stats.accounting;
-    println!(
+    say!(
         "  frames    offered {} = delivered {} + lost {} + residue {}",
-        accounting.offered, accounting.delivered, accounting.lost, accounting.residue
+        accounting.offered,
+        accounting.delivered,
+        accounting.lost,
+        accounting.residue
     );
     if let Some(injector) = &stats.injector {
-        println!(
+        say!(
             "  injector  sent {} = replies {} + lost {} + residue {}; late {}, duplicate {}, out of order {}",
             injector.sent,
             injector.replies,
@@ -148,7 +158,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         let us = |ns: u64| ns as f64 / 1000.0;
         let rtt = &injector.rtt_ns;
         if rtt.count > 0 {
-            println!(
+            say!(
                 "  RTT       p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
                 us(rtt.p50),
                 us(rtt.p99),
@@ -158,7 +168,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         }
     }
     let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
-    println!("  pool      {}: {whole}", stats.census);
+    say!("  pool      {}: {whole}", stats.census);
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.
@@ -166,13 +176,13 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, 
     let counts: Vec<_> =
         counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if !counts.is_empty() {
-        println!("  {title:9} {}", counts.join(", "));
+        say!("  {title:9} {}", counts.join(", "));
     }
 }
 
 fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
-        Ok(line) => println!("{line}"),
+        Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
         Err(error) => eprintln!("netdext: cannot write JSON: {error}"),
     }
