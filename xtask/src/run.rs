@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use crate::{setup, shell};
 
@@ -25,7 +25,8 @@ pub struct Args {
 /// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
     setup::ensure(setup::Purpose::Build)?;
-    let netdext = shell::build_netdext(&["--release"])?;
+    let built = shell::build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
+    let netdext = built.into_iter().next().context("cargo built no executable")?.executable;
     let mut command = shell::as_root(&netdext, &["RUST_LOG"])?;
     command.args(["run", "--lab", "--iface"]).arg(args.iface).args(args.netdext_arguments);
     let error = command.exec();

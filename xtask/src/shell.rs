@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
+use serde::Deserialize;
 
 /// Where administrators' programs are that an ordinary user's PATH often leaves out.
 const ADMIN_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -70,43 +71,63 @@ pub fn printable(command: &Command) -> String {
 pub struct Built {
     /// The name of its target: of the test file, the library or the binary.
     pub name: String,
+    /// Whether it is a test program.
+    pub is_test: bool,
+    /// The directory of its package.
+    pub package: PathBuf,
     /// Where it is.
     pub executable: PathBuf,
 }
 
-/// Builds with `cargo ARGUMENTS` and returns the executables made, wherever the target directory is.
+/// Builds with `cargo build ARGUMENTS` and returns the executables made, wherever the target directory is.
 ///
 /// # Errors
 /// The build fails or what cargo says of it can't be read.
 pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Built>> {
     let mut command = cargo();
-    command.args(arguments).arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
-    command.stderr(Stdio::inherit());
+    command.arg("build").args(arguments).arg("--message-format=json-render-diagnostics");
+    command.stdout(Stdio::piped()).stderr(Stdio::inherit());
     let output = command.output().with_context(|| format!("start {}", printable(&command)))?;
     if !output.status.success() {
         bail!("{} failed: {}", printable(&command), output.status);
     }
     let mut built = Vec::new();
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let message: serde_json::Value = serde_json::from_slice(line)
+        let message: Message = serde_json::from_slice(line)
             .with_context(|| format!("read what {} says", printable(&command)))?;
-        if let Some(executable) = message["executable"].as_str() {
-            let name = message["target"]["name"].as_str().unwrap_or(executable).to_owned();
-            built.push(Built { name, executable: executable.into() });
-        }
+        built.extend(message.into_built());
     }
     Ok(built)
 }
 
-/// Builds the netdext binary with the given further arguments of `cargo build`, and returns its path.
-///
-/// # Errors
-/// As [`build`].
-pub fn build_netdext(arguments: &[&str]) -> anyhow::Result<PathBuf> {
-    let mut all = vec!["build", "--package", "netdext", "--bin", "netdext"];
-    all.extend(arguments);
-    let built = build(&all)?.into_iter().next();
-    built.map(|built| built.executable).context("cargo built no executable called netdext")
+/// A line of `--message-format=json`: those about an artefact have all of these (cargo's external tools).
+#[derive(Deserialize)]
+struct Message {
+    executable: Option<PathBuf>,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+impl Message {
+    fn into_built(self) -> Option<Built> {
+        Some(Built {
+            executable: self.executable?,
+            package: self.manifest_path?.parent()?.to_owned(),
+            name: self.target?.name,
+            is_test: self.profile?.test,
+        })
+    }
 }
 
 /// Whether a file of this name is in one of the directories.

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::privileged::{self, Leftovers};
-use crate::{setup, shell};
+use crate::setup;
+use crate::shell::{self, Built};
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
@@ -56,70 +57,107 @@ impl Tally {
     }
 }
 
+/// The directory of the package whose tests need root.
+const PRIVILEGED: &str = "tests";
+/// How many of those run at a time: each has processes of its own, and deadlines.
+const PRIVILEGED_THREADS: &str = "2";
+
 /// Runs the command; the last line that it prints is the count.
 ///
 /// # Errors
 /// A test failed, or with `--no-skip` was skipped; something was left behind; a build failed.
 pub fn run(args: Args) -> anyhow::Result<()> {
     setup::ensure(setup::Purpose::Tests)?;
-    let netdext = shell::build_netdext(&[])?;
-    let skip_log = SkipLog::create(&netdext)?;
-    let mut tally = ordinary(&args, &skip_log)?;
+    // All at once: a dependency is compiled once for each set of features, and those depend on what is built
+    // together.
+    let built = shell::build(&["--workspace", "--all-targets"])?;
+    let netdext = built.iter().find(|built| built.name == "netdext" && !built.is_test);
+    let netdext = &netdext.context("cargo built no executable called netdext")?.executable;
+    let (privileged, ordinary): (Vec<_>, Vec<_>) =
+        built.iter().filter(|built| built.is_test).partition(|built| built.package.ends_with(PRIVILEGED));
+    let session = Session { args, netdext, skip_log: SkipLog::create(netdext)? };
 
-    let before = Leftovers::look(&netdext)?;
-    for test in shell::build(&["test", "--package", "netdext-tests", "--no-run"])? {
-        eprintln!("     Running {} (as root)", test.name);
-        let mut command = root_or_user(&test.executable, &ROOT_ENVIRONMENT)?;
-        command.args(["--test-threads", "2"]).args(&args.filters);
-        command.env("NETDEXT_BIN", &netdext);
-        tally.add(count_output(environment(&mut command, &args, &skip_log))?);
+    let mut tally = Tally::default();
+    for test in ordinary {
+        tally.add(session.run(test, Command::new(&test.executable), "")?);
     }
-    let left = Leftovers::look(&netdext)?.since(&before);
-    for what in &left {
-        println!("LEFT BEHIND: {what}");
+    tally.add(session.documentation()?);
+    let before = Leftovers::look(netdext)?;
+    for test in privileged {
+        let mut command = root_or_user(&test.executable)?;
+        command.args(["--test-threads", PRIVILEGED_THREADS]);
+        tally.add(session.run(test, command, " (as root)")?);
     }
-
-    let skips = skip_log.read()?;
-    tally.skip(skips.len() as u64);
-    for skip in &skips {
-        println!("SKIP: {skip}");
-    }
-    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
-    if tally.failed > 0 || !left.is_empty() || (args.no_skip && tally.skipped > 0) {
-        std::process::exit(1);
-    }
-    Ok(())
+    session.finish(tally, &Leftovers::look(netdext)?.since(&before))
 }
 
 /// The variables that sudo has to let through to a privileged test.
-const ROOT_ENVIRONMENT: [&str; 5] =
-    ["NETDEXT_BIN", "NETDEXT_SKIP_LOG", "NETDEXT_NO_SKIP", "RUST_LOG", "RUST_BACKTRACE"];
+const ROOT_ENVIRONMENT: [&str; 6] = [
+    "NETDEXT_BIN",
+    "NETDEXT_SKIP_LOG",
+    "NETDEXT_NO_SKIP",
+    "CARGO_MANIFEST_DIR",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+];
 
 /// Without root and sudo the privileged tests run all the same: they skip themselves, and are counted.
-fn root_or_user(program: &Path, keep: &[&str]) -> anyhow::Result<Command> {
+fn root_or_user(program: &Path) -> anyhow::Result<Command> {
     if shell::is_root() || shell::find_program("sudo").is_some() {
-        shell::as_root(program, keep)
+        shell::as_root(program, &ROOT_ENVIRONMENT)
     } else {
         Ok(Command::new(program))
     }
 }
 
-/// The tests of all crates that need no privilege, and those in the documentation.
-fn ordinary(args: &Args, skip_log: &SkipLog) -> anyhow::Result<Tally> {
-    let mut command = shell::cargo();
-    command.args(["test", "--workspace", "--exclude", "netdext-tests", "--no-fail-fast", "--"]);
-    command.args(&args.filters);
-    count_output(environment(&mut command, args, skip_log))
+/// What all the test programs of one run have in common.
+struct Session<'a> {
+    args: Args,
+    netdext: &'a Path,
+    skip_log: SkipLog,
 }
 
-fn environment<'a>(command: &'a mut Command, args: &Args, skip_log: &SkipLog) -> &'a mut Command {
-    command.env("NETDEXT_SKIP_LOG", &skip_log.path);
-    if args.no_skip {
-        command.env("NETDEXT_NO_SKIP", "1");
-    } else {
-        command.env_remove("NETDEXT_NO_SKIP");
+impl Session<'_> {
+    /// Runs a test program the way cargo does: in the directory of its package.
+    fn run(&self, test: &Built, mut command: Command, note: &str) -> anyhow::Result<Tally> {
+        let package = test.package.file_name().unwrap_or_default().display();
+        println!("     Running {package}: {}{note}", test.name);
+        command.args(&self.args.filters).current_dir(&test.package).env("CARGO_MANIFEST_DIR", &test.package);
+        count_output(self.environment(&mut command))
     }
-    command
+
+    /// The tests in the documentation, those that must not compile among them.
+    fn documentation(&self) -> anyhow::Result<Tally> {
+        let mut command = shell::cargo();
+        command.args(["test", "--workspace", "--doc", "--no-fail-fast", "--"]).args(&self.args.filters);
+        count_output(self.environment(&mut command))
+    }
+
+    fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("NETDEXT_BIN", self.netdext).env("NETDEXT_SKIP_LOG", &self.skip_log.path);
+        if self.args.no_skip {
+            command.env("NETDEXT_NO_SKIP", "1")
+        } else {
+            command.env_remove("NETDEXT_NO_SKIP")
+        }
+    }
+
+    /// Prints what was skipped and left behind, and the count as the last line.
+    fn finish(&self, mut tally: Tally, left: &[String]) -> anyhow::Result<()> {
+        let skips = self.skip_log.read()?;
+        tally.skip(skips.len() as u64);
+        for skip in &skips {
+            println!("SKIP: {skip}");
+        }
+        for what in left {
+            println!("LEFT BEHIND: {what}");
+        }
+        println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+        if tally.failed > 0 || !left.is_empty() || (self.args.no_skip && tally.skipped > 0) {
+            std::process::exit(1);
+        }
+        Ok(())
+    }
 }
 
 /// Runs a test program, shows what it prints and counts its results. An end that no result explains, such as
