@@ -399,14 +399,14 @@ impl PacketPool {
     }
 
     /// Writes `data` into a frame that is lent to the fill ring, with `meta` in front of it: the kernel's
-    /// half, for the simulated port. Returns the descriptor for the rx ring.
+    /// half, for the simulated port. Without `meta` those bytes stay as they are. Returns the descriptor for
+    /// the rx ring.
     pub(crate) fn write_lent_rx(&self, addr: u64, data: &[u8], meta: Option<RxMeta>) -> Option<Desc> {
         let desc = Desc { addr, len: u32::try_from(data.len()).ok()? };
         let (frame, offset) = self.inner.locate(desc)?;
         if self.inner.owners[frame as usize].get() != Owner::RxLent || offset < RX_META_LEN {
             return None;
         }
-        let meta = meta.map_or([0; RX_META_LEN], |meta| meta.to_bytes());
         // SAFETY: `locate` checked that offset + len lies within the frame and offset >= the metadata's
         // size; a frame whose owner is `RxLent` has no `Packet`, so nothing else refers to its bytes.
         let room = unsafe {
@@ -415,7 +415,9 @@ impl PacketPool {
                 RX_META_LEN + data.len(),
             )
         };
-        room[..RX_META_LEN].copy_from_slice(&meta);
+        if let Some(meta) = meta {
+            room[..RX_META_LEN].copy_from_slice(&meta.to_bytes());
+        }
         room[RX_META_LEN..].copy_from_slice(data);
         Some(desc)
     }
@@ -700,7 +702,14 @@ impl Packet {
         }
         owner.set(to.state());
         // `drop` releases only what the user owns, so it leaves the frame to the kernel.
-        Some(Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() })
+        Some(match to {
+            // The kernel chooses where it puts the data. An empty packet may start at the end of its frame,
+            // which as an address would be the next one.
+            LentTo::Rx => Desc { addr: self.pool.addr(self.frame, XDP_PACKET_HEADROOM), len: 0 },
+            LentTo::Tx => {
+                Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() }
+            }
+        })
     }
 
     fn data_ptr(&self) -> *mut u8 {
