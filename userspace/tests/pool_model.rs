@@ -19,7 +19,7 @@ use rustix::io::Errno;
 /// Worlds per test.
 const WORLDS: u64 = if cfg!(miri) { 2 } else { 30 };
 /// Operations in each.
-const OPERATIONS: usize = if cfg!(miri) { 300 } else { 5_000 };
+const OPERATIONS: usize = if cfg!(miri) { 300 } else { 20_000 };
 /// Bytes that the kernel's tx path asks for at least (`ETH_HLEN`).
 const MIN_FRAME: usize = 14;
 /// Packets that a side holds at the most.
@@ -132,7 +132,8 @@ impl World {
         let rings = RingSizes { rx: 1 << rng.u32(2..6), tx: 1 << rng.u32(2..6) };
         let config = SimConfig {
             rings,
-            frames: rng.u32(4..rings.frames() + 8),
+            // Always more than the fill ring can hoard.
+            frames: rng.u32(rings.fill() + 2..rings.frames() + 8),
             frame_size: if rng.bool() { FrameSize::TwoK } else { FrameSize::FourK },
             latency: Duration::from_micros(rng.u64(0..50)),
             need_wakeup: rng.bool(),

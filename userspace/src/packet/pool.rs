@@ -706,9 +706,7 @@ impl Packet {
             // The kernel chooses where it puts the data. An empty packet may start at the end of its frame,
             // which as an address would be the next one.
             LentTo::Rx => Desc { addr: self.pool.addr(self.frame, XDP_PACKET_HEADROOM), len: 0 },
-            LentTo::Tx => {
-                Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() }
-            }
+            LentTo::Tx => Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() },
         })
     }
 
