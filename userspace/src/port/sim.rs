@@ -97,6 +97,9 @@ pub struct Faults {
     pub rx_ring_full: bool,
     /// What waking the kernel returns as long as this is set; it does not send then.
     pub wake_error: Option<Errno>,
+    /// How many frames one call to wake the kernel sends before it returns EAGAIN, as in copy mode
+    /// (`TX_BATCH_SIZE` of net/xdp/xsk.c); `None` leaves the sending to [`Wire::step`].
+    pub wake_batch: Option<usize>,
 }
 
 /// What a [`Wire::step`] moved, in frames.
@@ -210,6 +213,11 @@ impl Wire {
     /// Changes what goes wrong from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.state.borrow_mut().faults = faults;
+    }
+
+    /// Whether received frames carry a timestamp from now on.
+    pub fn set_timestamps(&mut self, timestamps: bool) {
+        self.state.borrow_mut().config.timestamps = timestamps;
     }
 
     /// Puts a frame on the wire towards `to`, as if the other end had sent it.
@@ -417,7 +425,11 @@ impl SubmissionRing for SimRing {
             return Err(errno);
         }
         state.kernels[self.end as usize].awake = true;
-        Ok(())
+        let Some(batch) = state.faults.wake_batch else { return Ok(()) };
+        state.send(self.end, batch, &mut Moved::default());
+        let kernel = &mut state.kernels[self.end as usize];
+        kernel.awake = false;
+        if kernel.tx.is_empty() { Ok(()) } else { Err(Errno::AGAIN) }
     }
 }
 
