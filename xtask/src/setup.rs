@@ -66,6 +66,9 @@ const FOR_TESTS: &[Need] = &[
     program("arping", "iputils-arping"),
     program("ethtool", "ethtool"),
     program("tcpdump", "tcpdump"),
+    program("bpftool", "bpftool"),
+    program("setpriv", "util-linux"),
+    program("sysctl", "procps"),
 ];
 
 /// What the packages are for.
