@@ -39,7 +39,7 @@ fn the_pair_is_up_as_drawn_and_goes_with_the_guard() {
         }
         assert_eq!(driver["ifalias"], "netdext:lab");
         assert_eq!(host["ifalias"], "netdext:org.netdext.sample");
-        assert_eq!(addresses(&namespace, "veth0"), [String::new(); 0]);
+        assert!(addresses(&namespace, "veth0").is_empty());
         let host_addresses = addresses(&namespace, "veth1");
         assert!(host_addresses.contains(&"198.18.0.2/24".to_owned()), "{host_addresses:?}");
         assert!(host_addresses.contains(&"2001:2::2/64".to_owned()), "{host_addresses:?}");

@@ -81,7 +81,8 @@ fn flood(purpose: &str, address: &str, arguments: &[&str], mode: &str) {
     wire.ping_without_loss(COUNT, &["-f", address]);
     let summary = wire.stop(netdext);
     let counters = &summary["counters"];
-    let answered = counters["echo4_answered"].as_u64().unwrap() + counters["echo6_answered"].as_u64().unwrap();
+    let answered =
+        counters["echo4_answered"].as_u64().unwrap() + counters["echo6_answered"].as_u64().unwrap();
     assert_eq!(answered, u64::from(COUNT));
     assert_eq!(summary["accounting"]["lost"], 0);
 }
@@ -129,7 +130,9 @@ fn a_request_behind_a_vlan_tag_is_answered_behind_the_same_tag() {
     let mut tcpdump = wire.host.command("tcpdump");
     tcpdump.args(["--immediate-mode", "-l", "-e", "-n", "-Q", "in", "-c", "2", "-i", HOST_IFACE]);
     let tcpdump = Netdext::start(&mut tcpdump);
-    wait_until("tcpdump listens", ANSWERED_WITHIN, || tcpdump.stderr().contains("listening on").then_some(()));
+    wait_until("tcpdump listens", ANSWERED_WITHIN, || {
+        tcpdump.stderr().contains("listening on").then_some(())
+    });
     let request = request(&wire, HOST_V4.parse().unwrap(), 1);
     host.send(&EchoRequest { vlan: Some(7), ..request }.frame());
     host.send(&EchoRequest { vlan: Some(4094), sequence: 2, ..request }.frame());
