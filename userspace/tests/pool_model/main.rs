@@ -6,13 +6,15 @@
 //!
 //! `NETDEXT_SEED` repeats a run.
 
-use std::collections::{HashMap, VecDeque};
+mod model;
+
 use std::time::Duration;
 
 use fastrand::Rng;
-use netdext::packet::{Census, FrameSize, Packet, PacketBatch};
+use model::{Held, Side, Trust, frame};
+use netdext::packet::{FrameSize, Packet, PacketBatch};
+use netdext::port::RingSizes;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
-use netdext::port::{Port, RingSizes};
 use netdext::queue::{RejectReason, Rejected};
 use rustix::io::Errno;
 
@@ -25,39 +27,6 @@ const MIN_FRAME: usize = 14;
 /// Packets that a side holds at the most.
 const HELD: usize = 16;
 
-/// What the model can foretell.
-#[derive(Clone, Copy, PartialEq)]
-enum Trust {
-    /// Nothing is lost uncounted, duplicated or reordered.
-    Exact,
-    /// The wire loses, duplicates, reorders and delays; the kernel is honest.
-    Kernel,
-    /// The kernel also returns addresses that were not lent to it.
-    Nobody,
-}
-
-/// A packet in hand, and what its data should be.
-struct Held {
-    packet: Packet,
-    data: Vec<u8>,
-}
-
-/// The model of one port, next to the port.
-struct Side {
-    port: Port,
-    fill_size: usize,
-    held: Vec<Held>,
-    // Frames by the address of their first byte, in the order of submission.
-    tx: VecDeque<usize>,
-    // Lent for receiving, in order; `None` where `refill` chose the frame.
-    rx: VecDeque<Option<usize>>,
-    // Payloads by serial number, with how often each arrived at the other end.
-    sent: HashMap<u64, (Vec<u8>, u32)>,
-    // The last serial number that arrived here.
-    arrived: u64,
-    received: u64,
-}
-
 struct World {
     sides: [Side; 2],
     wire: Wire,
@@ -65,65 +34,6 @@ struct World {
     trust: Trust,
     faults: Faults,
     serial: u64,
-}
-
-/// Which frame a packet is.
-fn frame(packet: &Packet) -> usize {
-    packet.data().as_ptr().addr() - packet.data_offset()
-}
-
-impl Side {
-    fn new(port: Port, rings: RingSizes) -> Self {
-        Self {
-            port,
-            fill_size: rings.fill() as usize,
-            held: Vec::new(),
-            tx: VecDeque::new(),
-            rx: VecDeque::new(),
-            sent: HashMap::new(),
-            arrived: 0,
-            received: 0,
-        }
-    }
-
-    fn free(&self) -> usize {
-        self.port.pool.capacity() - self.held.len() - self.tx.len() - self.rx.len()
-    }
-
-    fn hold(&mut self, packet: Packet) {
-        let data = packet.data().to_vec();
-        self.held.push(Held { packet, data });
-    }
-
-    /// A frame that comes into the driver's hands must not be anywhere else.
-    fn assert_nowhere(&self, packet: &Packet) {
-        let this = frame(packet);
-        assert!(self.held.iter().all(|held| frame(&held.packet) != this), "handed out twice");
-        assert!(!self.tx.contains(&this), "handed out while it is being sent");
-        assert!(!self.rx.contains(&Some(this)), "handed out while it is lent for receiving");
-    }
-
-    fn assert_census(&self, trust: Trust) {
-        let census = self.port.pool.census();
-        assert!(census.is_whole(), "{census}");
-        for Held { packet, data } in &self.held {
-            assert!(packet.data() == data, "the data of a held packet changed");
-        }
-        if trust == Trust::Nobody {
-            assert!(census.user as usize <= self.held.len(), "{census}");
-            return;
-        }
-        let expected = Census {
-            free: self.free() as u32,
-            user: self.held.len() as u32,
-            rx_lent: self.rx.len() as u32,
-            tx_lent: self.tx.len() as u32,
-            quarantined: 0,
-            capacity: self.port.pool.capacity() as u32,
-        };
-        assert_eq!(census, expected);
-        assert_eq!(self.port.pool.violations(), 0);
-    }
 }
 
 impl World {
