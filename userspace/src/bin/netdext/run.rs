@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::DriverFactory;
@@ -117,11 +117,16 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
     }
 }
 
+/// Ends with exit status 2: values that are right each for itself and wrong together.
+fn usage_error(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n")).exit()
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
     let interval = match args.rate {
-        Some(rate) => units::interval_of(rate, args.batch).map_err(|message| anyhow!(message))?,
+        Some(rate) => units::interval_of(rate, args.batch).unwrap_or_else(|message| usage_error(&message)),
         None => args.interval,
     };
     privilege::require_for_run(args.netns.is_some())?;
