@@ -3,6 +3,7 @@
 //! Every test works in network namespaces of its own, whose guards remove them also when it fails; nothing
 //! is ever sent in the root namespace. README.md beside this crate draws the topology.
 
+pub mod echo;
 pub mod frames;
 pub mod namespace;
 pub mod process;
@@ -10,6 +11,7 @@ pub mod skip;
 pub mod wait;
 pub mod wire;
 
+pub use echo::EchoRequest;
 pub use frames::PacketSocket;
 pub use namespace::Namespace;
 pub use process::{Finished, Netdext};

@@ -180,6 +180,33 @@ impl Finished {
         assert!(self.status.success(), "{self:#?}");
         self.summary.as_ref().unwrap_or_else(|| panic!("no summary: {self:#?}"))
     }
+
+    /// The summary of a run after which nothing is missing: no frame of the pool, none on the way to the driver.
+    ///
+    /// # Panics
+    /// There is no summary, or something is missing; the message has what netdext wrote.
+    #[track_caller]
+    pub fn expect_whole(&self) -> &Value {
+        let summary = self.summary.as_ref().unwrap_or_else(|| panic!("no summary: {self:#?}"));
+        assert_eq!(summary["whole"], true, "{self:#?}");
+        assert_eq!(summary["accounting"]["residue"], 0, "{self:#?}");
+        assert_eq!(summary["violations"], 0, "{self:#?}");
+        summary
+    }
+
+    /// The one line that a netdext with this exit status has written to its standard error.
+    ///
+    /// # Panics
+    /// The exit status is another, or there are more lines, or none.
+    #[track_caller]
+    pub fn expect_failure(&self, status: i32) -> &str {
+        assert_eq!(self.status.code(), Some(status), "{self:#?}");
+        let mut lines = self.stderr.lines();
+        let line = lines.next().unwrap_or_else(|| panic!("nothing on stderr: {self:#?}"));
+        assert_eq!(lines.next(), None, "more than one line: {self:#?}");
+        assert!(line.starts_with("netdext: "), "{self:#?}");
+        line
+    }
 }
 
 impl Drop for Netdext {

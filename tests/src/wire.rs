@@ -2,7 +2,11 @@
 //!
 //! It is made with `ip` and `ethtool`, so that a mistake in netdext's own link code can't hide.
 
-use crate::Namespace;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::{Namespace, Netdext};
 
 /// The IPv4 address that netdext answers for.
 pub const DRIVER_V4: &str = "198.18.0.1";
@@ -91,6 +95,46 @@ impl Wire {
     /// The interface is gone.
     pub fn host_mac(&self) -> [u8; 6] {
         mac_of(&self.host, HOST_IFACE)
+    }
+
+    /// Stops a netdext at the driver end, and returns its summary after it was asserted that it ended with status 0,
+    /// that nothing is missing and that no XDP program is left.
+    ///
+    /// # Panics
+    /// Something of that is not so.
+    #[track_caller]
+    pub fn stop(&self, netdext: Netdext) -> Value {
+        let finished = netdext.stop();
+        assert!(finished.status.success(), "{finished:#?}");
+        self.assert_no_xdp();
+        finished.expect_whole().clone()
+    }
+
+    /// Runs `ping` at the host end.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn ping(&self, arguments: &[&str]) -> Output {
+        self.host.command("ping").args(arguments).output().expect("ping can be started")
+    }
+
+    /// Runs `ping -q` at the host end with a count, and asserts that each request was answered.
+    ///
+    /// # Panics
+    /// One was not.
+    #[track_caller]
+    pub fn ping_without_loss(&self, count: u32, arguments: &[&str]) {
+        let number = count.to_string();
+        let mut all = vec!["-q", "-c", &number];
+        all.extend(arguments);
+        let output = self.ping(&all);
+        let text = String::from_utf8_lossy(&output.stdout);
+        let answered = format!("{count} packets transmitted, {count} received, 0% packet loss");
+        assert!(output.status.success() && text.contains(&answered), "ping {all:?}: {output:?}");
+        // It speaks of errors, duplicates and damaged payloads only where there are some.
+        for trouble in ["errors", "duplicates", "corrupted"] {
+            assert!(!text.contains(trouble), "ping {all:?}: {text}");
+        }
     }
 
     /// Asserts that no XDP program is left at the driver end.

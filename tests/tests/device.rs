@@ -65,9 +65,9 @@ fn queues_that_exist_but_are_not_active_do_not_count() {
 fn the_queues_in_sysfs_of_another_namespace_are_not_taken_for_ours() {
     require!();
     let namespace = Namespace::new("sysfs");
-    // An ifb has no channels to ask for; the sysfs of this thread's mount shows the root namespace.
-    namespace.ip(&["link", "add", "nxtifb0", "numtxqueues", "5", "numrxqueues", "3", "type", "ifb"]);
-    let queues = query(&namespace, "nxtifb0").active_queues;
+    // A bridge has no channels to ask for; the sysfs of this thread's mount shows the root namespace.
+    namespace.ip(&["link", "add", "nxtbridge0", "numtxqueues", "5", "numrxqueues", "3", "type", "bridge"]);
+    let queues = query(&namespace, "nxtbridge0").active_queues;
     assert_eq!((queues.rx, queues.tx, queues.source), (3, 5, QueueSource::Allocated));
 }
 

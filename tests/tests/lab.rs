@@ -115,7 +115,7 @@ fn a_pair_dropped_in_another_namespace_is_removed_in_its_own() {
 fn an_existing_interface_is_used_as_it_is() {
     require!();
     let namespace = Namespace::new("lab");
-    namespace.ip(&["link", "add", "veth0", "type", "ifb"]);
+    namespace.ip(&["link", "add", "veth0", "type", "bridge"]);
     let before = namespace.link("veth0").unwrap();
     namespace.block_on(async || {
         assert!(Lab::ensure(&LabConfig::default()).await.unwrap().is_none());
@@ -131,7 +131,7 @@ fn an_existing_interface_is_used_as_it_is() {
 fn a_host_end_without_its_driver_end_is_a_clear_error() {
     require!();
     let namespace = Namespace::new("lab");
-    namespace.ip(&["link", "add", "veth1", "type", "ifb"]);
+    namespace.ip(&["link", "add", "veth1", "type", "bridge"]);
     let error = namespace.block_on(async || Lab::up(&LabConfig::default()).await.unwrap_err().to_string());
     assert!(error.starts_with("veth1 exists, but veth0 does not"), "{error}");
     assert_eq!(links(&namespace), ["lo", "veth1"]);

@@ -52,11 +52,11 @@ fn a_namespace_made_by_netdext_is_one_for_ip() {
     require!();
     let namespace = Namespace::unmade();
     let guard = netns::create_if_missing(namespace.name()).unwrap();
-    namespace.ip(&["link", "add", "ifb0", "type", "ifb"]);
+    namespace.ip(&["link", "add", "bridge0", "type", "bridge"]);
     let names = namespace.block_on(async || Netlink::open()?.interface_names().await).unwrap();
-    assert!(names.contains(&"ifb0".to_owned()), "{names:?}");
+    assert!(names.contains(&"bridge0".to_owned()), "{names:?}");
     // Removed by ip, the guard finds nothing to remove, and does not mind.
-    namespace.ip(&["link", "delete", "ifb0"]);
+    namespace.ip(&["link", "delete", "bridge0"]);
     drop(guard);
     assert!(!namespace.exists());
 }

@@ -67,6 +67,8 @@ const FOR_TESTS: &[Need] = &[
     program("ethtool", "ethtool"),
     program("tcpdump", "tcpdump"),
     program("bpftool", "bpftool"),
+    program("setpriv", "util-linux"),
+    program("sysctl", "procps"),
 ];
 
 /// What the packages are for.

@@ -369,7 +369,10 @@ impl Worker {
         self.batch.clear();
         let mut snapshot = self.snapshot();
         let Self { driver, port, .. } = self;
-        // Drops whatever packets the driver keeps against its contract.
+        if snapshot.census.user > 0 {
+            // Against its contract; they come back when it is dropped.
+            tracing::warn!(driver = driver.name(), packets = snapshot.census.user, "packets kept after stop");
+        }
         drop(driver);
         let census = port.close();
         snapshot.census = census.after;

@@ -21,6 +21,11 @@ use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
 
+/// The example in the documentation, run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-driver.md")]
+struct WritingADriver;
+
 /// The interface that a driver is started on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {

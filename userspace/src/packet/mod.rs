@@ -16,8 +16,19 @@
 //! [`PacketPool::violations`].
 
 mod batch;
+mod census;
+mod layout;
+mod owner;
+#[expect(clippy::module_inception, reason = "it holds the type of that name; all is re-exported here")]
+mod packet;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Full, PacketBatch};
-pub use pool::{Census, FrameSize, OutOfFrame, Packet, PacketPool, PoolConfig, PoolConfigError};
-pub(crate) use pool::{Desc, FrameMemory, LentTo};
+pub use census::Census;
+pub use layout::{FrameSize, OutOfFrame, PoolConfig, PoolConfigError};
+pub(crate) use owner::{Desc, LentTo};
+pub use packet::Packet;
+pub(crate) use pool::FrameMemory;
+pub use pool::PacketPool;

@@ -6,170 +6,10 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 use netdext_abi::{RX_META_LEN, RxMeta};
-use serde::Serialize;
 
-use super::PacketBatch;
-
-/// XDP reserves this much room in front of every received frame (`XDP_PACKET_HEADROOM` of linux/bpf.h).
-const XDP_PACKET_HEADROOM: usize = 256;
-
-/// The size of a frame. AF_XDP's aligned mode takes powers of two from 2048 bytes to the page size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FrameSize {
-    /// 2048 bytes: enough for an MTU of 1500 with two VLAN tags.
-    TwoK,
-    /// 4096 bytes: one page.
-    FourK,
-}
-
-impl FrameSize {
-    /// The size in bytes.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::TwoK => 2048,
-            Self::FourK => 4096,
-        }
-    }
-
-    /// The longest Ethernet frame (without FCS) that fits behind the headroom, in bytes.
-    pub const fn max_data(self) -> usize {
-        self.bytes() - XDP_PACKET_HEADROOM
-    }
-
-    /// The smallest size whose [`max_data`](Self::max_data) holds `frame_len` bytes, if there is one.
-    pub const fn for_frame_len(frame_len: usize) -> Option<Self> {
-        if frame_len <= Self::TwoK.max_data() {
-            Some(Self::TwoK)
-        } else if frame_len <= Self::FourK.max_data() {
-            Some(Self::FourK)
-        } else {
-            None
-        }
-    }
-}
-
-/// The shape of a pool.
-#[derive(Clone, Copy, Debug)]
-pub struct PoolConfig {
-    /// How many frames.
-    pub frames: u32,
-    /// The size of each.
-    pub frame_size: FrameSize,
-}
-
-impl PoolConfig {
-    /// The size of the whole mapping in bytes.
-    pub fn bytes(&self) -> usize {
-        self.frames as usize * self.frame_size.bytes()
-    }
-}
-
-/// Why a pool cannot be made.
-#[derive(Debug, thiserror::Error)]
-pub enum PoolConfigError {
-    /// A pool needs at least one frame.
-    #[error("a packet pool needs at least one frame")]
-    NoFrames,
-}
-
-/// An address or a length that does not lie within the frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{len} bytes at offset {offset} do not fit a frame of {frame_size} bytes")]
-pub struct OutOfFrame {
-    /// The offset asked for, in bytes from the start of the frame.
-    pub offset: usize,
-    /// The length asked for, in bytes.
-    pub len: usize,
-    /// The size of the frame in bytes.
-    pub frame_size: usize,
-}
-
-/// Where every frame of a pool is, counted in frames.
-///
-/// `free` is the length of the free list, the rest is read from the table of owners: a frame that got
-/// lost or was freed twice makes the sum differ from `capacity`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Census {
-    /// In the pool, ready to be taken.
-    pub free: u32,
-    /// Held by the driver as a [`Packet`].
-    pub user: u32,
-    /// Lent to the kernel through the fill ring, or received and not yet dequeued.
-    pub rx_lent: u32,
-    /// Lent to the kernel through the tx ring and not yet completed.
-    pub tx_lent: u32,
-    /// Taken out of use because the kernel returned them wrongly.
-    pub quarantined: u32,
-    /// All frames of the pool.
-    pub capacity: u32,
-}
-
-impl Census {
-    /// Whether every frame is accounted for exactly once.
-    pub fn is_whole(&self) -> bool {
-        let Self { free, user, rx_lent, tx_lent, quarantined, capacity } = *self;
-        [free, user, rx_lent, tx_lent, quarantined].iter().map(|&n| u64::from(n)).sum::<u64>()
-            == u64::from(capacity)
-    }
-
-    /// Adds another pool's census, for the totals of a port with several queues.
-    pub fn merge(&mut self, other: &Census) {
-        let Census { free, user, rx_lent, tx_lent, quarantined, capacity } = *other;
-        self.free += free;
-        self.user += user;
-        self.rx_lent += rx_lent;
-        self.tx_lent += tx_lent;
-        self.quarantined += quarantined;
-        self.capacity += capacity;
-    }
-}
-
-impl fmt::Display for Census {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { free, user, rx_lent, tx_lent, quarantined, capacity } = self;
-        write!(
-            f,
-            "free {free} + user {user} + rx lent {rx_lent} + tx lent {tx_lent} + quarantined {quarantined} \
-             of {capacity}"
-        )
-    }
-}
-
-/// A descriptor as it crosses a ring: plain numbers, no ownership. The table of owners carries that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Desc {
-    /// Bytes from the start of the UMEM.
-    pub addr: u64,
-    /// Bytes of data at `addr`.
-    pub len: u32,
-}
-
-/// The ring that a frame was lent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LentTo {
-    /// The fill ring; comes back over the rx ring.
-    Rx,
-    /// The tx ring; comes back over the completion ring.
-    Tx,
-}
-
-impl LentTo {
-    fn state(self) -> Owner {
-        match self {
-            Self::Rx => Owner::RxLent,
-            Self::Tx => Owner::TxLent,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Owner {
-    Free,
-    User,
-    RxLent,
-    TxLent,
-    Quarantined,
-}
+use super::layout::XDP_PACKET_HEADROOM;
+use super::owner::Owner;
+use super::{Census, Desc, LentTo, Packet, PacketBatch, PoolConfig, PoolConfigError};
 
 /// Memory that can back a pool.
 ///
@@ -220,7 +60,8 @@ pub struct PacketPool {
     inner: Rc<PoolInner>,
 }
 
-struct PoolInner {
+/// What the handles and the packets of a pool share.
+pub(super) struct PoolInner {
     base: NonNull<u8>,
     frame_size: usize,
     owners: Box<[Cell<Owner>]>,
@@ -268,14 +109,7 @@ impl PacketPool {
     /// Takes a free frame: empty data at the default offset, all of it writable.
     pub fn alloc(&self) -> Option<Packet> {
         let frame = self.inner.take_free(Owner::User)?;
-        Some(Packet {
-            pool: Rc::clone(&self.inner),
-            frame,
-            offset: XDP_PACKET_HEADROOM as u16,
-            len: 0,
-            link_header_len: 0,
-            rx_timestamp_ns: 0,
-        })
+        Some(Packet::new(Rc::clone(&self.inner), frame, XDP_PACKET_HEADROOM, 0, 0))
     }
 
     /// Takes up to `want` free frames into `batch`, as many as there are and as fit. Returns how many.
@@ -337,7 +171,7 @@ impl PacketPool {
 
     /// Whether `packet` was taken from this pool.
     pub fn owns(&self, packet: &Packet) -> bool {
-        Rc::ptr_eq(&self.inner, &packet.pool)
+        Rc::ptr_eq(&self.inner, packet.pool())
     }
 
     /// Lends a free frame to the fill ring without making it a packet first.
@@ -351,14 +185,8 @@ impl PacketPool {
         let (frame, offset) = self.inner.checked(desc, LentTo::Rx)?;
         self.inner.owners[frame as usize].set(Owner::User);
         self.inner.rx_offsets[frame as usize].set(offset as u16);
-        Some(Packet {
-            pool: Rc::clone(&self.inner),
-            frame,
-            offset: offset as u16,
-            len: desc.len as u16,
-            link_header_len: 0,
-            rx_timestamp_ns: self.inner.take_rx_timestamp(frame, offset),
-        })
+        let timestamp = self.inner.take_rx_timestamp(frame, offset);
+        Some(Packet::new(Rc::clone(&self.inner), frame, offset, desc.len as usize, timestamp))
     }
 
     /// The kernel completed `desc` over the completion ring: the frame is free again. Says whether it
@@ -399,14 +227,14 @@ impl PacketPool {
     }
 
     /// Writes `data` into a frame that is lent to the fill ring, with `meta` in front of it: the kernel's
-    /// half, for the simulated port. Returns the descriptor for the rx ring.
+    /// half, for the simulated port. Without `meta` those bytes stay as they are. Returns the descriptor for
+    /// the rx ring.
     pub(crate) fn write_lent_rx(&self, addr: u64, data: &[u8], meta: Option<RxMeta>) -> Option<Desc> {
         let desc = Desc { addr, len: u32::try_from(data.len()).ok()? };
         let (frame, offset) = self.inner.locate(desc)?;
         if self.inner.owners[frame as usize].get() != Owner::RxLent || offset < RX_META_LEN {
             return None;
         }
-        let meta = meta.map_or([0; RX_META_LEN], |meta| meta.to_bytes());
         // SAFETY: `locate` checked that offset + len lies within the frame and offset >= the metadata's
         // size; a frame whose owner is `RxLent` has no `Packet`, so nothing else refers to its bytes.
         let room = unsafe {
@@ -415,7 +243,9 @@ impl PacketPool {
                 RX_META_LEN + data.len(),
             )
         };
-        room[..RX_META_LEN].copy_from_slice(&meta);
+        if let Some(meta) = meta {
+            room[..RX_META_LEN].copy_from_slice(&meta.to_bytes());
+        }
         room[RX_META_LEN..].copy_from_slice(data);
         Some(desc)
     }
@@ -432,13 +262,55 @@ impl fmt::Debug for PacketPool {
 }
 
 impl PoolInner {
+    /// All bytes of a packet's frame.
+    pub(super) fn frame_of(packet: &Packet) -> &[u8] {
+        let pool = packet.pool();
+        // SAFETY: the frame lies within the mapping, which the packet keeps alive. A frame has one packet at
+        // the most (`alloc` and `take_back_rx` make it the user's first), so nothing writes to its bytes while
+        // that packet is borrowed.
+        unsafe { std::slice::from_raw_parts(pool.frame_ptr(packet.frame()).as_ptr(), pool.frame_size) }
+    }
+
+    /// All bytes of a packet's frame, writable.
+    pub(super) fn frame_of_mut(packet: &mut Packet) -> &mut [u8] {
+        let pool = packet.pool();
+        // SAFETY: as in `frame_of`; the packet is borrowed mutably, so no other reference to the bytes exists.
+        unsafe { std::slice::from_raw_parts_mut(pool.frame_ptr(packet.frame()).as_ptr(), pool.frame_size) }
+    }
+
+    pub(super) fn frame_size(&self) -> usize {
+        self.frame_size
+    }
+
+    /// Where the kernel last put the data of a frame.
+    pub(super) fn rx_offset(&self, frame: u32) -> u16 {
+        self.rx_offsets[frame as usize].get()
+    }
+
+    /// Makes a frame of the user's the kernel's. False if it is not the user's any more.
+    pub(super) fn lend(&self, frame: u32, to: LentTo) -> bool {
+        let owner = &self.owners[frame as usize];
+        let is_users = owner.get() == Owner::User;
+        if is_users {
+            owner.set(to.state());
+        }
+        is_users
+    }
+
+    /// Frees a frame if it is still the user's: its packet is gone.
+    pub(super) fn give_back(&self, frame: u32) {
+        if self.owners[frame as usize].get() == Owner::User {
+            self.release(frame);
+        }
+    }
+
     fn frame_ptr(&self, frame: u32) -> NonNull<u8> {
         // SAFETY: every frame number in circulation is below `owners.len()` (`new` and `locate` see to
         // it), and the mapping holds `owners.len() * frame_size` bytes.
         unsafe { self.base.add(frame as usize * self.frame_size) }
     }
 
-    fn addr(&self, frame: u32, offset: usize) -> u64 {
+    pub(super) fn addr(&self, frame: u32, offset: usize) -> u64 {
         (frame as usize * self.frame_size + offset) as u64
     }
 
@@ -510,222 +382,5 @@ impl PoolInner {
             }
             None => 0,
         }
-    }
-}
-
-/// One frame, owned: data somewhere within it, and what is known about it.
-///
-/// Dropping a packet returns its frame to the pool.
-///
-/// Submitting it moves it, so it can be neither touched nor submitted again:
-///
-/// ```compile_fail,E0382
-/// # use netdext::{packet::Packet, queue::TxSubmissionQueue};
-/// fn twice(tx: &mut TxSubmissionQueue, packet: Packet) {
-///     let _ = tx.submit(packet);
-///     let _ = tx.submit(packet); // use of moved value
-/// }
-/// ```
-///
-/// ```compile_fail,E0382
-/// # use netdext::{packet::Packet, queue::TxSubmissionQueue};
-/// fn after(tx: &mut TxSubmissionQueue, mut packet: Packet) {
-///     let _ = tx.submit(packet);
-///     packet.data_mut()[0] = 0; // the kernel may be reading it
-/// }
-/// ```
-///
-/// It cannot be cloned, and it cannot leave the thread of its worker:
-///
-/// ```compile_fail,E0599
-/// # use netdext::packet::Packet;
-/// fn two(packet: Packet) -> (Packet, Packet) {
-///     (packet.clone(), packet)
-/// }
-/// ```
-///
-/// ```compile_fail,E0277
-/// # use netdext::packet::Packet;
-/// fn elsewhere(packet: Packet) {
-///     std::thread::spawn(move || drop(packet));
-/// }
-/// ```
-#[must_use = "dropping a packet returns its frame to the pool"]
-pub struct Packet {
-    pool: Rc<PoolInner>,
-    frame: u32,
-    offset: u16,
-    len: u16,
-    link_header_len: u16,
-    rx_timestamp_ns: u64,
-}
-
-impl Packet {
-    /// The data: an Ethernet frame without FCS, from its destination address on.
-    pub fn data(&self) -> &[u8] {
-        // SAFETY: offset + len lies within the frame (checked where they are set), and this packet is the
-        // only owner of the frame, so nothing writes to it while `self` is borrowed.
-        unsafe { std::slice::from_raw_parts(self.data_ptr(), self.len.into()) }
-    }
-
-    /// The data, writable.
-    pub fn data_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `data`; `self` is borrowed mutably, so no other reference to the bytes exists.
-        unsafe { std::slice::from_raw_parts_mut(self.data_ptr(), self.len.into()) }
-    }
-
-    /// Bytes from the start of the frame to the data.
-    pub fn data_offset(&self) -> usize {
-        self.offset.into()
-    }
-
-    /// Bytes of data.
-    pub fn data_len(&self) -> usize {
-        self.len.into()
-    }
-
-    /// The size of the frame in bytes.
-    pub fn frame_size(&self) -> usize {
-        self.pool.frame_size
-    }
-
-    /// Places the data. The bytes there are whatever the frame holds.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfFrame`] when it would not lie within the frame; nothing is changed then.
-    pub fn set_data(&mut self, offset: usize, len: usize) -> Result<(), OutOfFrame> {
-        let frame_size = self.pool.frame_size;
-        if offset > frame_size || len > frame_size - offset {
-            return Err(OutOfFrame { offset, len, frame_size });
-        }
-        (self.offset, self.len) = (offset as u16, len as u16);
-        self.link_header_len = self.link_header_len.min(self.len);
-        Ok(())
-    }
-
-    /// Sets the length of the data, keeping where it starts.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfFrame`] when it would reach beyond the frame.
-    pub fn set_data_len(&mut self, len: usize) -> Result<(), OutOfFrame> {
-        self.set_data(self.data_offset(), len)
-    }
-
-    /// Extends the data by `n` bytes to the front, and returns those bytes.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfFrame`] when there is not so much headroom.
-    pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], OutOfFrame> {
-        let (offset, len) = (self.data_offset(), self.data_len());
-        let start = offset.checked_sub(n).ok_or(OutOfFrame {
-            offset,
-            len: len.saturating_add(n),
-            frame_size: self.pool.frame_size,
-        })?;
-        self.set_data(start, len + n)?;
-        Ok(&mut self.data_mut()[..n])
-    }
-
-    /// Removes `n` bytes from the front of the data.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfFrame`] when there are fewer.
-    pub fn advance(&mut self, n: usize) -> Result<(), OutOfFrame> {
-        let (offset, len) = (self.data_offset(), self.data_len());
-        let rest =
-            len.checked_sub(n).ok_or(OutOfFrame { offset, len: n, frame_size: self.pool.frame_size })?;
-        self.set_data(offset + n, rest)
-    }
-
-    /// Bytes of link header at the front of the data; 0 until somebody has set it.
-    pub fn link_header_len(&self) -> usize {
-        self.link_header_len.into()
-    }
-
-    /// Says how many bytes of the data are link header.
-    ///
-    /// # Errors
-    ///
-    /// [`OutOfFrame`] when that is more than the data.
-    pub fn set_link_header_len(&mut self, n: usize) -> Result<(), OutOfFrame> {
-        if n > self.data_len() {
-            return Err(OutOfFrame { offset: self.data_offset(), len: n, frame_size: self.pool.frame_size });
-        }
-        self.link_header_len = n as u16;
-        Ok(())
-    }
-
-    /// The data behind the link header.
-    pub fn payload(&self) -> &[u8] {
-        &self.data()[self.link_header_len.into()..]
-    }
-
-    /// When the XDP program saw the frame: ns of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), where the device
-    /// let it say so.
-    pub fn rx_timestamp_ns(&self) -> Option<u64> {
-        (self.rx_timestamp_ns != 0).then_some(self.rx_timestamp_ns)
-    }
-
-    /// Moves the data to an offset that a tx descriptor can express: the canonical one, or where the
-    /// kernel put this frame's data. Says whether it had to be moved, or `None` if it is too long.
-    pub(crate) fn align_for_tx(&mut self) -> Option<bool> {
-        let offset = self.data_offset();
-        if offset == XDP_PACKET_HEADROOM || self.offset == self.pool.rx_offsets[self.frame as usize].get() {
-            return Some(false);
-        }
-        let len = self.data_len();
-        if len > self.pool.frame_size - XDP_PACKET_HEADROOM {
-            return None;
-        }
-        // SAFETY: both ranges lie within the frame, which this packet owns exclusively; `copy` allows
-        // them to overlap.
-        unsafe {
-            let frame = self.pool.frame_ptr(self.frame).as_ptr();
-            std::ptr::copy(frame.add(offset), frame.add(XDP_PACKET_HEADROOM), len);
-        }
-        self.offset = XDP_PACKET_HEADROOM as u16;
-        Some(true)
-    }
-
-    /// Lends the frame to a ring: from now on it belongs to the kernel, until it comes back over the
-    /// completion side. `None` if the frame has been quarantined while the driver held it.
-    pub(crate) fn lend(self, to: LentTo) -> Option<Desc> {
-        let owner = &self.pool.owners[self.frame as usize];
-        if owner.get() != Owner::User {
-            return None;
-        }
-        owner.set(to.state());
-        // `drop` releases only what the user owns, so it leaves the frame to the kernel.
-        Some(Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() })
-    }
-
-    fn data_ptr(&self) -> *mut u8 {
-        // SAFETY: offset <= frame_size (checked in `set_data` and `locate`), within the mapping.
-        unsafe { self.pool.frame_ptr(self.frame).as_ptr().add(self.offset.into()) }
-    }
-}
-
-impl Drop for Packet {
-    fn drop(&mut self) {
-        if self.pool.owners[self.frame as usize].get() == Owner::User {
-            self.pool.release(self.frame);
-        }
-    }
-}
-
-impl fmt::Debug for Packet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool: _, frame, offset, len, link_header_len, rx_timestamp_ns } = self;
-        f.debug_struct("Packet")
-            .field("frame", frame)
-            .field("offset", offset)
-            .field("len", len)
-            .field("link_header_len", link_header_len)
-            .field("rx_timestamp_ns", rx_timestamp_ns)
-            .finish()
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::DriverFactory;
@@ -14,7 +14,7 @@ use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::port::RingSizes;
 use netdext::privilege;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, RunReport, Supervisor};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{output, units};
 
@@ -117,11 +117,16 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
     }
 }
 
+/// Ends with exit status 2: values that are right each for itself and wrong together.
+fn usage_error(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n")).exit()
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
     let interval = match args.rate {
-        Some(rate) => units::interval_of(rate, args.batch).map_err(|message| anyhow!(message))?,
+        Some(rate) => units::interval_of(rate, args.batch).unwrap_or_else(|message| usage_error(&message)),
         None => args.interval,
     };
     privilege::require_for_run(args.netns.is_some())?;
@@ -130,12 +135,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let result = runtime.block_on(async {
+        // From here on a signal stops in order, also one that comes while starting.
+        let signals = Signals::watch()?;
         let lab = if args.lab { make_lab(args).await? } else { None };
-        let result = foreground(args, interval, begun).await;
-        if let Some(lab) = lab {
-            lab.down().await?;
+        let result = foreground(args, interval, begun, signals).await;
+        match lab {
+            // What failed first is what the user needs to know.
+            Some(lab) => result.and(lab.down().await.map_err(Into::into)),
+            None => result,
         }
-        result
     });
     drop(namespace);
     result
@@ -151,10 +159,34 @@ async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
     Ok(Lab::ensure(&LabConfig { queues, ..config }).await?)
 }
 
-async fn foreground(args: &Args, interval: Duration, begun: Instant) -> anyhow::Result<()> {
-    // From here on a signal stops in order, also one that comes while starting.
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+/// The signals that end a run.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("watch for SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("watch for SIGTERM")?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+async fn foreground(
+    args: &Args,
+    interval: Duration,
+    begun: Instant,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
     let targets = targets(args).await?;
     let config = RunConfig {
         iface: args.iface.clone(),
@@ -185,8 +217,7 @@ async fn foreground(args: &Args, interval: Duration, begun: Instant) -> anyhow::
     };
     let reason = tokio::select! {
         reason = supervisor.run() => reason,
-        _ = interrupt.recv() => EndReason::Requested,
-        _ = terminate.recv() => EndReason::Requested,
+        () = signals.any() => EndReason::Requested,
         () = end => EndReason::Requested,
     };
     let report = supervisor.stop().await;

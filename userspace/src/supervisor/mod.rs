@@ -8,30 +8,29 @@
 //! Stopping follows one order: XSKMAP entries out, program off the interface, tx rings drained, sockets
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
-use std::net::IpAddr;
+mod config;
+mod report;
+
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::thread::sched_getaffinity;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
+pub use self::config::{QueueSelection, RunConfig, StartError};
+use self::config::{check, frame_size, worker_cpus};
+pub use self::report::{EndReason, RunInfo, RunReport};
 use crate::dispatch::{
-    Command, Recipe, SpawnError, WaitStrategy, WorkerConfig, WorkerError, WorkerEvent, WorkerHandle,
-    WorkerReport, WorkerSnapshot,
+    Command, Recipe, WorkerConfig, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot,
 };
-use crate::driver::{DeviceInfo, DriverFactory, PowerState};
+use crate::driver::{DeviceInfo, PowerState};
 use crate::link::attachment::XdpHook;
-use crate::link::program::{AttachedMode, FrameLog, ProgramConfig, ProgramError, SteeringProgram, XdpMode};
-use crate::link::{Device, DeviceError, LinkEvent, LinkEvents};
-use crate::packet::FrameSize;
-use crate::port::xsk::{CopyMode, XskConfig, XskInfo};
-use crate::port::{ClosingCensus, Port, RingSizes};
+use crate::link::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
+use crate::link::{Device, LinkEvent, LinkEvents};
+use crate::port::Port;
+use crate::port::xsk::{CopyMode, XskConfig};
 use crate::stats::PortStats;
-
-/// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
-const LINK_HEADER_MAX: usize = 14 + 2 * 4;
 
 /// Packets that one callback gets at the most.
 const CALLBACK_BATCH: usize = 64;
@@ -44,152 +43,6 @@ const GONE_GRACE: Duration = Duration::from_millis(200);
 
 /// How often the records of `--log-frames` are fetched from the ring buffer.
 const FRAME_LOG_INTERVAL: Duration = Duration::from_millis(50);
-
-/// How many queues to serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueSelection {
-    /// The first so many.
-    First(u32),
-    /// All that are active.
-    All,
-}
-
-/// What to run, and how.
-#[derive(Clone)]
-pub struct RunConfig {
-    /// The interface.
-    pub iface: String,
-    /// Addresses of the driver, each with the length of its prefix.
-    pub addresses: Vec<(IpAddr, u8)>,
-    /// The XDP mode.
-    pub mode: XdpMode,
-    /// How workers wait.
-    pub wait: WaitStrategy,
-    /// The queues to serve.
-    pub queues: QueueSelection,
-    /// Every frame goes to the driver.
-    pub steer_all: bool,
-    /// Do so even on the interface of the default route.
-    pub cut_off: bool,
-    /// Take another XDP program off the interface.
-    pub replace: bool,
-    /// Log every steering decision of the XDP program.
-    pub log_frames: bool,
-    /// Slots of the rings of each queue.
-    pub rings: RingSizes,
-    /// Makes the driver.
-    pub driver: Arc<dyn DriverFactory>,
-}
-
-/// Why a driver could not be started. Nothing is left behind then.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The interface cannot be used.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// The interface has no Ethernet address.
-    #[error("{iface} is no Ethernet interface")]
-    NotEthernet {
-        /// The interface.
-        iface: String,
-    },
-    /// Frames of the interface do not fit a chunk of the UMEM.
-    #[error(
-        "the MTU of {iface} is {mtu}, and a frame of the UMEM holds {max}: lower it with `ip link set {iface} mtu {max}`"
-    )]
-    MtuTooLarge {
-        /// The interface.
-        iface: String,
-        /// Its MTU in bytes.
-        mtu: u32,
-        /// The largest possible MTU in bytes.
-        max: usize,
-    },
-    /// More queues were asked for than there are.
-    #[error(
-        "{iface} has {active} active queue(s), not {wanted}: use --queues {active}, or `ethtool -L {iface}` for more"
-    )]
-    QueueOutOfRange {
-        /// The interface.
-        iface: String,
-        /// How many were asked for.
-        wanted: u32,
-        /// How many are active.
-        active: u32,
-    },
-    /// Steering everything would cut the host off.
-    #[error(
-        "{iface} carries the default route: --steer all would cut this host off; add --yes if that is meant"
-    )]
-    DefaultRoute {
-        /// The interface.
-        iface: String,
-    },
-    /// The XDP program.
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    /// A worker.
-    #[error(transparent)]
-    Worker(#[from] SpawnError),
-    /// A worker ended while it was being set up.
-    #[error("the worker of queue {queue} ended while it was being started")]
-    EndedEarly {
-        /// The queue.
-        queue: u32,
-    },
-    /// A callback of the driver.
-    #[error(transparent)]
-    Driver(#[from] WorkerError),
-}
-
-/// Facts about a driver that was started.
-#[derive(Clone, Debug)]
-pub struct RunInfo {
-    /// The interface.
-    pub device: Device,
-    /// How the XDP program is attached.
-    pub attached: AttachedMode,
-    /// Each queue with what the kernel made of its socket.
-    pub queues: Vec<(u32, XskInfo)>,
-    /// Whether the driver is enabled, that is, the interface is up.
-    pub enabled: bool,
-}
-
-/// Why a driver ended.
-#[derive(Debug)]
-pub enum EndReason {
-    /// It was told to.
-    Requested,
-    /// The interface was deleted.
-    LinkGone,
-    /// A worker failed; its report has the error.
-    WorkerFailed {
-        /// The queue.
-        queue: u32,
-    },
-    /// The state of the link cannot be watched any more.
-    LinkEvents(DeviceError),
-}
-
-/// What a driver leaves behind.
-#[derive(Debug)]
-pub struct RunReport {
-    /// The counts at the end.
-    pub stats: PortStats,
-    /// Where the frames of each queue were at the end.
-    pub census: Vec<ClosingCensus>,
-    /// Errors of workers, by queue.
-    pub errors: Vec<(u32, WorkerError)>,
-    /// Queues whose driver panicked or whose worker did not stop in time.
-    pub missing: Vec<u32>,
-}
-
-impl RunReport {
-    /// Whether no frame is missing on any queue.
-    pub fn is_whole(&self) -> bool {
-        self.missing.is_empty() && self.census.iter().all(ClosingCensus::is_whole)
-    }
-}
 
 /// A running driver: its XDP program and its workers.
 pub struct Supervisor {
@@ -251,7 +104,7 @@ impl Supervisor {
         &mut self,
         config: &RunConfig,
         queues: u32,
-        events: &tokio::sync::mpsc::UnboundedSender<WorkerEvent>,
+        events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
         let cpus = worker_cpus();
         for queue in 0..queues {
@@ -524,52 +377,6 @@ impl Supervisor {
         let counters = program.counters().unwrap_or_default();
         RunReport { stats: PortStats::collect(&iface, driver, counters, &snapshots), census, errors, missing }
     }
-}
-
-/// Refuses what cannot work, and says how many queues to serve.
-fn check(config: &RunConfig, device: &Device) -> Result<u32, StartError> {
-    if device.mac == [0; 6] {
-        return Err(StartError::NotEthernet { iface: device.name.clone() });
-    }
-    frame_size(device)?;
-    let active = device.active_queues.usable();
-    let queues = match config.queues {
-        QueueSelection::All => active,
-        QueueSelection::First(wanted) if wanted <= active => {
-            if wanted < active {
-                tracing::warn!(
-                    iface = %device.name,
-                    "{wanted} of {active} queues are served: frames that arrive on the others stay with the kernel"
-                );
-            }
-            wanted
-        }
-        QueueSelection::First(wanted) => {
-            return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
-        }
-    };
-    if config.steer_all && device.is_default_route && !config.cut_off {
-        return Err(StartError::DefaultRoute { iface: device.name.clone() });
-    }
-    Ok(queues)
-}
-
-/// The frame size that holds the interface's frames.
-fn frame_size(device: &Device) -> Result<FrameSize, StartError> {
-    FrameSize::for_frame_len(device.mtu as usize + LINK_HEADER_MAX).ok_or_else(|| StartError::MtuTooLarge {
-        iface: device.name.clone(),
-        mtu: device.mtu,
-        max: FrameSize::FourK.max_data() - LINK_HEADER_MAX,
-    })
-}
-
-/// The CPUs to pin workers to, in order of use: the last one first, because interrupts prefer the first.
-/// Empty on a single CPU, where pinning means nothing.
-fn worker_cpus() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    let cpus: Vec<usize> =
-        (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|&cpu| set.is_set(cpu)).collect();
-    if cpus.len() > 1 { cpus } else { Vec::new() }
 }
 
 /// Hands log records of the XDP program on, from time to time; waits for ever where there is no log.

@@ -1,0 +1,190 @@
+//! What `netdext run` refuses: one line on stderr, the exit status for scripts, and nothing left behind.
+
+use std::process::Command;
+use std::time::Duration;
+
+use netdext::link::Device;
+use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
+use netdext_tests::process::binary;
+use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4};
+use netdext_tests::{Finished, Netdext, Wire, WireConfig, require};
+
+/// A run that is meant to fail; should it start, it ends soon.
+fn run(wire: &Wire, iface: &str, arguments: &[&str]) -> Finished {
+    let mut all = vec!["--duration", "100ms"];
+    all.extend(arguments);
+    Netdext::run(&wire.driver, iface, &all).wait()
+}
+
+#[track_caller]
+fn refused(wire: &Wire, iface: &str, arguments: &[&str], parts: &[&str]) {
+    let finished = run(wire, iface, arguments);
+    let line = finished.expect_failure(1);
+    for part in parts {
+        assert!(line.contains(part), "{part:?} in {line}");
+    }
+    assert!(finished.stdout.is_empty(), "{finished:#?}");
+    wire.assert_no_xdp();
+}
+
+/// A program on the driver's interface that is held by a bpf_link of this process.
+fn attach_another(wire: &Wire) -> SteeringProgram {
+    wire.driver.block_on(async || {
+        let device = Device::query(DRIVER_IFACE).await.unwrap();
+        let mut program = load(&device);
+        program.attach(&device.name, device.index, XdpMode::Skb, false).unwrap();
+        program
+    })
+}
+
+fn load(device: &Device) -> SteeringProgram {
+    let config = ProgramConfig {
+        log_frames: false,
+        mac: device.mac,
+        addresses: Vec::new(),
+        steer_all: false,
+        queues: 1,
+    };
+    SteeringProgram::load(&config).unwrap()
+}
+
+#[test]
+fn a_missing_interface_is_refused_with_those_that_exist() {
+    require!("ethtool");
+    let wire = Wire::new("no such interface");
+    refused(&wire, "nope0", &[], &["nope0", "lo", DRIVER_IFACE]);
+}
+
+#[test]
+fn a_missing_capability_is_named_with_exit_status_77() {
+    require!("setpriv", "ethtool");
+    let wire = Wire::new("no capabilities");
+    let mut command = wire.driver.command("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(binary());
+    command.args(["run", "--iface", DRIVER_IFACE, "--duration", "100ms"]);
+    let finished = Netdext::start(&mut command).wait();
+    let line = finished.expect_failure(77);
+    for capability in ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"] {
+        assert!(line.contains(capability), "{line}");
+    }
+    wire.assert_no_xdp();
+}
+
+#[test]
+fn a_malformed_value_is_refused_with_its_flag_and_an_example() {
+    require!("ethtool");
+    let wire = Wire::new("malformed values");
+    for (flag, value, example) in [
+        ("--addr", "198.18.0.1", "198.18.0.1/24"),
+        ("--addr", "198.18.0.300/24", "198.18.0.1/24"),
+        ("--addr", "2001:2::1/129", "2001:2::1/64"),
+        ("--duration", "5", "for example 5s"),
+        ("--interval", "1x", "for example 5s"),
+        ("--interval", "9us", "from 10us"),
+        ("--rate", "10000", "10000/s"),
+        ("--queues", "0", "for example 1, 4 or all"),
+        ("--queues", "many", "for example 1, 4 or all"),
+    ] {
+        let finished = Netdext::run(&wire.driver, DRIVER_IFACE, &[flag, value]).wait();
+        assert_eq!(finished.status.code(), Some(2), "{flag} {value}: {finished:#?}");
+        // What follows the first line points to --help.
+        let line = finished.stderr.lines().next().unwrap_or_default();
+        assert!([flag, value, example].iter().all(|part| line.contains(part)), "{flag} {value}: {line}");
+    }
+    wire.assert_no_xdp();
+}
+
+#[test]
+fn a_queue_out_of_range_is_refused_with_how_many_there_are() {
+    require!("ethtool");
+    let wire = Wire::new("queue out of range");
+    refused(&wire, DRIVER_IFACE, &["--queues", "2"], &[DRIVER_IFACE, "1 active queue", "--queues 1"]);
+}
+
+#[test]
+fn an_mtu_larger_than_a_chunk_is_refused_with_the_largest() {
+    require!("ethtool");
+    let wire = Wire::with("large MTU", WireConfig { mtu: 9000, ..WireConfig::default() });
+    for mode in ["auto", "skb"] {
+        refused(&wire, DRIVER_IFACE, &["--mode", mode], &[DRIVER_IFACE, "9000", "ip link set"]);
+    }
+}
+
+#[test]
+fn an_address_that_no_station_can_own_is_refused() {
+    require!("ethtool");
+    let wire = Wire::new("multicast address");
+    refused(&wire, DRIVER_IFACE, &["--addr", "224.0.0.1/24"], &["224.0.0.1", "multicast"]);
+}
+
+#[test]
+fn steering_everything_on_the_default_route_needs_yes() {
+    require!("ethtool");
+    let wire = Wire::new("default route");
+    wire.driver.ip(&["address", "add", "198.18.0.9/24", "dev", DRIVER_IFACE]);
+    wire.driver.ip(&["route", "add", "default", "via", "198.18.0.2", "dev", DRIVER_IFACE]);
+    let steer_all = ["--no-injector", "--steer", "all"];
+    refused(&wire, DRIVER_IFACE, &steer_all, &[DRIVER_IFACE, "default route", "--yes"]);
+    let finished = run(&wire, DRIVER_IFACE, &[&steer_all[..], &["--yes"]].concat());
+    assert!(finished.status.success(), "{finished:#?}");
+    finished.expect_whole();
+    wire.assert_no_xdp();
+}
+
+#[test]
+fn another_xdp_program_is_named_and_stays() {
+    require!("ethtool");
+    let wire = Wire::new("another XDP program");
+    let program = attach_another(&wire);
+    let id = program.program_id();
+    let sits_there = [u64::from(id)];
+    for (flags, advice) in [(&[][..], "--replace"), (&["--replace"][..], "bpf_link")] {
+        let finished = run(&wire, DRIVER_IFACE, flags);
+        let line = finished.expect_failure(1);
+        for part in [DRIVER_IFACE, "netdext", &format!("id {id}"), "skb mode", advice] {
+            assert!(line.contains(part), "{part:?} in {line}");
+        }
+        assert_eq!(wire.driver.xdp_programs(DRIVER_IFACE), sits_there, "it stays");
+    }
+}
+
+#[test]
+fn a_program_attached_by_netlink_is_replaced_when_asked() {
+    require!("bpftool", "ethtool");
+    let wire = Wire::new("XDP program by netlink");
+    let device = wire.driver.block_on(async || Device::query(DRIVER_IFACE).await.unwrap());
+    let program = load(&device);
+    let id = program.program_id().to_string();
+    wire.driver.run("bpftool", &["net", "attach", "xdpgeneric", "id", &id, "dev", DRIVER_IFACE]);
+    let finished = run(&wire, DRIVER_IFACE, &["--no-injector"]);
+    let line = finished.expect_failure(1);
+    assert!(line.contains(&format!("id {id}")) && line.contains("--replace"), "{line}");
+    assert_eq!(wire.driver.xdp_programs(DRIVER_IFACE), [u64::from(program.program_id())], "it stays");
+    let finished = run(&wire, DRIVER_IFACE, &["--no-injector", "--replace"]);
+    assert!(finished.status.success(), "{finished:#?}");
+    wire.assert_no_xdp();
+}
+
+#[test]
+fn a_second_netdext_is_refused_and_the_first_keeps_answering() {
+    require!("ping", "ethtool");
+    let wire = Wire::new("two of us");
+    let mut first = Netdext::run(&wire.driver, DRIVER_IFACE, &["--no-injector"]);
+    first.ready();
+    for flags in [&[][..], &["--replace"][..]] {
+        let finished = run(&wire, DRIVER_IFACE, flags);
+        let line = finished.expect_failure(1);
+        assert!(line.contains(DRIVER_IFACE) && line.contains("XDP program"), "{line}");
+        wire.ping_without_loss(3, &["-i", "0.01", DRIVER_V4]);
+    }
+    assert_eq!(wire.stop(first)["counters"]["echo4_answered"], 6);
+}
+
+#[test]
+fn a_command_line_without_an_interface_is_refused() {
+    require!();
+    let finished = Netdext::start(Command::new(binary()).arg("run")).wait();
+    assert_eq!(finished.status.code(), Some(2), "{finished:#?}");
+    assert!(finished.stderr.contains("--iface"), "{finished:#?}");
+    assert!(finished.took < Duration::from_secs(5));
+}

@@ -1,0 +1,75 @@
+//! How a pool is laid out: the sizes, and what does not fit them.
+
+/// XDP reserves this much room in front of every received frame (`XDP_PACKET_HEADROOM` of linux/bpf.h).
+pub(super) const XDP_PACKET_HEADROOM: usize = 256;
+
+/// The size of a frame. AF_XDP's aligned mode takes powers of two from 2048 bytes to the page size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameSize {
+    /// 2048 bytes: enough for an MTU of 1500 with two VLAN tags.
+    TwoK,
+    /// 4096 bytes: one page.
+    FourK,
+}
+
+impl FrameSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::TwoK => 2048,
+            Self::FourK => 4096,
+        }
+    }
+
+    /// The longest Ethernet frame (without FCS) that fits behind the headroom, in bytes.
+    pub const fn max_data(self) -> usize {
+        self.bytes() - XDP_PACKET_HEADROOM
+    }
+
+    /// The smallest size whose [`max_data`](Self::max_data) holds `frame_len` bytes, if there is one.
+    pub const fn for_frame_len(frame_len: usize) -> Option<Self> {
+        if frame_len <= Self::TwoK.max_data() {
+            Some(Self::TwoK)
+        } else if frame_len <= Self::FourK.max_data() {
+            Some(Self::FourK)
+        } else {
+            None
+        }
+    }
+}
+
+/// The shape of a pool.
+#[derive(Clone, Copy, Debug)]
+pub struct PoolConfig {
+    /// How many frames.
+    pub frames: u32,
+    /// The size of each.
+    pub frame_size: FrameSize,
+}
+
+impl PoolConfig {
+    /// The size of the whole mapping in bytes.
+    pub fn bytes(&self) -> usize {
+        self.frames as usize * self.frame_size.bytes()
+    }
+}
+
+/// Why a pool cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolConfigError {
+    /// A pool needs at least one frame.
+    #[error("a packet pool needs at least one frame")]
+    NoFrames,
+}
+
+/// An address or a length that does not lie within the frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at offset {offset} do not fit a frame of {frame_size} bytes")]
+pub struct OutOfFrame {
+    /// The offset asked for, in bytes from the start of the frame.
+    pub offset: usize,
+    /// The length asked for, in bytes.
+    pub len: usize,
+    /// The size of the frame in bytes.
+    pub frame_size: usize,
+}

@@ -1,0 +1,159 @@
+//! What to run, and what is refused before anything is touched.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustix::thread::sched_getaffinity;
+
+use crate::dispatch::{SpawnError, WaitStrategy, WorkerError};
+use crate::driver::DriverFactory;
+use crate::link::program::{ProgramError, XdpMode};
+use crate::link::{Device, DeviceError};
+use crate::packet::FrameSize;
+use crate::port::RingSizes;
+
+/// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
+const LINK_HEADER_MAX: usize = 14 + 2 * 4;
+
+/// How many queues to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueSelection {
+    /// The first so many.
+    First(u32),
+    /// All that are active.
+    All,
+}
+
+/// What to run, and how.
+#[derive(Clone)]
+pub struct RunConfig {
+    /// The interface.
+    pub iface: String,
+    /// Addresses of the driver, each with the length of its prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// The XDP mode.
+    pub mode: XdpMode,
+    /// How workers wait.
+    pub wait: WaitStrategy,
+    /// The queues to serve.
+    pub queues: QueueSelection,
+    /// Every frame goes to the driver.
+    pub steer_all: bool,
+    /// Do so even on the interface of the default route.
+    pub cut_off: bool,
+    /// Take another XDP program off the interface.
+    pub replace: bool,
+    /// Log every steering decision of the XDP program.
+    pub log_frames: bool,
+    /// Slots of the rings of each queue.
+    pub rings: RingSizes,
+    /// Makes the driver.
+    pub driver: Arc<dyn DriverFactory>,
+}
+
+/// Why a driver could not be started. Nothing is left behind then.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The interface cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The interface has no Ethernet address.
+    #[error("{iface} is no Ethernet interface")]
+    NotEthernet {
+        /// The interface.
+        iface: String,
+    },
+    /// Frames of the interface do not fit a chunk of the UMEM.
+    #[error(
+        "the MTU of {iface} is {mtu}, and a frame of the UMEM holds {max}: lower it with `ip link set {iface} mtu {max}`"
+    )]
+    MtuTooLarge {
+        /// The interface.
+        iface: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The largest possible MTU in bytes.
+        max: usize,
+    },
+    /// More queues were asked for than there are.
+    #[error(
+        "{iface} has {active} active queue(s), not {wanted}: use --queues {active}, or `ethtool -L {iface}` for more"
+    )]
+    QueueOutOfRange {
+        /// The interface.
+        iface: String,
+        /// How many were asked for.
+        wanted: u32,
+        /// How many are active.
+        active: u32,
+    },
+    /// Steering everything would cut the host off.
+    #[error(
+        "{iface} carries the default route: --steer all would cut this host off; add --yes if that is meant"
+    )]
+    DefaultRoute {
+        /// The interface.
+        iface: String,
+    },
+    /// The XDP program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A worker.
+    #[error(transparent)]
+    Worker(#[from] SpawnError),
+    /// A worker ended while it was being set up.
+    #[error("the worker of queue {queue} ended while it was being started")]
+    EndedEarly {
+        /// The queue.
+        queue: u32,
+    },
+    /// A callback of the driver.
+    #[error(transparent)]
+    Driver(#[from] WorkerError),
+}
+
+/// Refuses what cannot work, and says how many queues to serve.
+pub(super) fn check(config: &RunConfig, device: &Device) -> Result<u32, StartError> {
+    if device.mac == [0; 6] {
+        return Err(StartError::NotEthernet { iface: device.name.clone() });
+    }
+    frame_size(device)?;
+    let active = device.active_queues.usable();
+    let queues = match config.queues {
+        QueueSelection::All => active,
+        QueueSelection::First(wanted) if wanted <= active => {
+            if wanted < active {
+                tracing::warn!(
+                    iface = %device.name,
+                    "{wanted} of {active} queues are served: frames that arrive on the others stay with the kernel"
+                );
+            }
+            wanted
+        }
+        QueueSelection::First(wanted) => {
+            return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
+        }
+    };
+    if config.steer_all && device.is_default_route && !config.cut_off {
+        return Err(StartError::DefaultRoute { iface: device.name.clone() });
+    }
+    Ok(queues)
+}
+
+/// The frame size that holds the interface's frames.
+pub(super) fn frame_size(device: &Device) -> Result<FrameSize, StartError> {
+    FrameSize::for_frame_len(device.mtu as usize + LINK_HEADER_MAX).ok_or_else(|| StartError::MtuTooLarge {
+        iface: device.name.clone(),
+        mtu: device.mtu,
+        max: FrameSize::FourK.max_data() - LINK_HEADER_MAX,
+    })
+}
+
+/// The CPUs to pin workers to, in order of use: the last one first, because interrupts prefer the first.
+/// Empty on a single CPU, where pinning means nothing.
+pub(super) fn worker_cpus() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
+    let cpus: Vec<usize> =
+        (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|&cpu| set.is_set(cpu)).collect();
+    if cpus.len() > 1 { cpus } else { Vec::new() }
+}
