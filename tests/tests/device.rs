@@ -65,9 +65,13 @@ fn queues_that_exist_but_are_not_active_do_not_count() {
 fn the_queues_in_sysfs_of_another_namespace_are_not_taken_for_ours() {
     require!();
     let namespace = Namespace::new("sysfs");
-    // A bridge has no channels to ask for; the sysfs of this thread's mount shows the root namespace.
-    namespace.ip(&["link", "add", "nxtbridge0", "numtxqueues", "5", "numrxqueues", "3", "type", "bridge"]);
-    let queues = query(&namespace, "nxtbridge0").active_queues;
+    // The sysfs of this thread's mount shows the root namespace: a name from there, for another device.
+    let names = std::fs::read_dir("/sys/class/net").unwrap().map(|entry| entry.unwrap().file_name());
+    let name = names.filter_map(|name| name.into_string().ok()).find(|name| name != "lo");
+    let name = name.as_deref().unwrap_or("nxtbridge0");
+    // A bridge has no channels to ask for.
+    namespace.ip(&["link", "add", name, "numtxqueues", "5", "numrxqueues", "3", "type", "bridge"]);
+    let queues = query(&namespace, name).active_queues;
     assert_eq!((queues.rx, queues.tx, queues.source), (3, 5, QueueSource::Allocated));
 }
 
