@@ -10,7 +10,7 @@ use serde::Serialize;
 pub struct Census {
     /// In the pool, ready to be taken.
     pub free: u32,
-    /// Held by the driver as a [`Packet`].
+    /// Held by the driver as a [`Packet`](super::Packet).
     pub user: u32,
     /// Lent to the kernel through the fill ring, or received and not yet dequeued.
     pub rx_lent: u32,
