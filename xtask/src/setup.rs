@@ -55,7 +55,7 @@ const FOR_BUILD: &[Need] = &[
     program("m4", "m4"),
     program("pkg-config", "pkg-config"),
     program("clang", "clang"),
-    Need { package: "libclang-dev", sign: Sign::Libclang },
+    Need { package: "libclang1", sign: Sign::Libclang },
     header("libelf.h", "libelf-dev"),
     header("zlib.h", "zlib1g-dev"),
 ];
