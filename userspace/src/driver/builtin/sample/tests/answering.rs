@@ -188,6 +188,11 @@ impl Write for Kept {
 fn the_log_says_where_packets_lie_ten_times_a_second_and_how_many_it_left_out() {
     let kept = Kept::default();
     let writer = kept.clone();
+    // With a single subscriber, tracing asks only the thread that reaches a callsite first whether it is of
+    // interest, and that may be another test's. With two it asks both.
+    let _second = tracing::Dispatch::new(
+        tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_writer(std::io::sink).finish(),
+    );
     let subscriber = tracing_subscriber::fmt()
         .with_max_level(tracing::Level::DEBUG)
         .with_ansi(false)
