@@ -15,7 +15,7 @@ pub mod lifecycle;
 use std::net::IpAddr;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
@@ -44,7 +44,7 @@ pub struct DeviceInfo {
 }
 
 /// A power state, as `SetPowerState` has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PowerState {
     /// Working.

@@ -1,0 +1,200 @@
+//! The conversation on a control socket: one JSON object a line, an answer for each request, in order.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::driver::PowerState;
+use crate::supervisor::spec::DriverSpec;
+
+/// Version of the protocol; it changes when an old client or server would misunderstand a new one.
+pub const VERSION: u32 = 1;
+
+/// Which driver is meant. What is left out matches every driver; exactly one has to match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selector {
+    /// The team ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub team_id: Option<String>,
+    /// The bundle ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_id: Option<String>,
+    /// The interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iface: Option<String>,
+}
+
+/// Under which names a driver is installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Who stands for it: ten letters or digits by custom.
+    pub team_id: String,
+    /// Its reverse-DNS name, unique within the team.
+    pub bundle_id: String,
+    /// Its version.
+    pub version: String,
+    /// Its name for people.
+    pub name: String,
+}
+
+/// What can be asked. `op` names the variant, `args` has its fields.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", content = "args", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Who is there: program version, process, and whether it is the daemon.
+    Hello {},
+    /// Every driver, as `netdext list --json` has it.
+    List {},
+    /// The tree of every driver, as `netdext ioreg --json` has it.
+    Ioreg {},
+    /// Installs a driver and starts it. Daemon only.
+    Install {
+        /// Its names.
+        identity: Identity,
+        /// What it is to run.
+        spec: Box<DriverSpec>,
+    },
+    /// Stops a driver and removes all it made. Daemon only.
+    Uninstall {
+        /// Which.
+        driver: Selector,
+    },
+    /// Lets the driver have its frames again.
+    Enable {
+        /// Which.
+        driver: Selector,
+    },
+    /// Leaves the driver's frames to the kernel.
+    Disable {
+        /// Which.
+        driver: Selector,
+    },
+    /// Powers a driver on or off.
+    Power {
+        /// Which.
+        driver: Selector,
+        /// The state to take.
+        state: PowerState,
+    },
+    /// The counts, as `netdext stats --json` has them.
+    Stats {
+        /// Which.
+        driver: Selector,
+    },
+    /// Replaces the XDP program by a fresh one, without a gap.
+    Reload {
+        /// Which.
+        driver: Selector,
+    },
+    /// The steering rules in the order in which they are tried.
+    SteerList {
+        /// Which.
+        driver: Selector,
+    },
+    /// Adds a steering rule.
+    SteerAdd {
+        /// Which.
+        driver: Selector,
+        /// The rule's text.
+        rule: String,
+        /// Do so even if it takes everything on the interface of the default route.
+        #[serde(default)]
+        yes: bool,
+    },
+    /// Removes a steering rule.
+    SteerDel {
+        /// Which.
+        driver: Selector,
+        /// The number that adding it returned.
+        id: u32,
+    },
+    /// Lets the injector send again.
+    InjectStart {
+        /// Which.
+        driver: Selector,
+    },
+    /// Lets the injector send nothing.
+    InjectStop {
+        /// Which.
+        driver: Selector,
+    },
+    /// Changes the injector; what is left out stays.
+    InjectSet {
+        /// Which.
+        driver: Selector,
+        /// The changes.
+        #[serde(default)]
+        change: InjectChange,
+    },
+    /// The injector's targets, each with its own counts.
+    InjectTargets {
+        /// Which.
+        driver: Selector,
+    },
+    /// Turns the connection, after the answer, into a pcapng file without an end.
+    Capture {
+        /// Which.
+        driver: Selector,
+        /// What to capture; see docs/control.md.
+        #[serde(default)]
+        filter: Option<String>,
+        /// Bytes kept of each frame.
+        #[serde(default)]
+        snaplen: Option<u32>,
+        /// Frames that may wait to be written.
+        #[serde(default)]
+        ring_size: Option<u32>,
+    },
+}
+
+/// A change of the injector. What is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InjectChange {
+    /// From one batch to the next, in ns.
+    pub interval_ns: Option<u64>,
+    /// Echo requests in a batch.
+    pub batch: Option<usize>,
+    /// Bytes of ICMP payload.
+    pub payload_bytes: Option<usize>,
+    /// Whom to send to.
+    pub targets: Option<Vec<IpAddr>>,
+}
+
+/// What went wrong, on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ErrorObject {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what failed, on what, what to do.
+    pub message: String,
+}
+
+/// Kinds of errors that a client can act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The line is no request.
+    BadRequest,
+    /// The line is too long.
+    TooLong,
+    /// The protocol's version is not spoken here.
+    Version,
+    /// Too many clients, or too slow a one.
+    Busy,
+    /// The client may not do that.
+    NotPermitted,
+    /// No driver, rule or target of that name.
+    NotFound,
+    /// Several drivers match.
+    Ambiguous,
+    /// Something of that name is there already.
+    Exists,
+    /// It does not fit the present state.
+    State,
+    /// It was tried and failed.
+    Failed,
+}
