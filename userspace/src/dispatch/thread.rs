@@ -27,9 +27,6 @@ const DRAIN_TIME: Duration = Duration::from_millis(200);
 /// The longest sleep while frames are in flight: when completions fail to appear, the worker must look.
 const SLEEP_WITH_TX_IN_FLIGHT: Duration = Duration::from_millis(20);
 
-/// How long answers may take to come in before a stop.
-const QUIESCE_TIME: Duration = Duration::from_millis(100);
-
 /// How often it is looked whether they are in.
 const QUIESCE_LOOK: Duration = Duration::from_millis(1);
 
@@ -45,8 +42,9 @@ pub enum Command {
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
-    /// Ask nothing new, and say so when every answer is in, or after a tenth of a second.
-    Quiesce(oneshot::Sender<()>),
+    /// Ask nothing new, and say so when every answer is in, or after this time. Ends with the next
+    /// enabling or powering on.
+    Quiesce(Duration, oneshot::Sender<()>),
     /// Stop in order: disable, drain the tx ring, stop the driver, close the port.
     Stop,
 }
@@ -245,9 +243,9 @@ fn run(
         quiescing = quiescing.and_then(|waiting| look_whether_quiet(&worker, waiting, now));
         match commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return stop(worker),
-            Ok(Command::Quiesce(reply)) => {
+            Ok(Command::Quiesce(limit, reply)) => {
                 worker.quiesce();
-                quiescing = Some(Quiescing { reply, until: now + QUIESCE_TIME, look_at: now });
+                quiescing = Some(Quiescing { reply, until: now + limit, look_at: now });
                 continue;
             }
             Ok(command) => {
@@ -282,16 +280,22 @@ fn look_whether_quiet(worker: &Worker, waiting: Quiescing, now: Timestamp) -> Op
 fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
     let now = Timestamp::now();
     let (result, reply) = match command {
-        Command::SetPower(power, reply) => (worker.set_power(now, power), reply),
-        Command::SetInterfaceEnable(enable, reply) => (worker.set_interface_enable(now, enable), reply),
+        Command::SetPower(power, reply) => {
+            let drained = if power == PowerState::Off { drain(worker, now) } else { Ok(()) };
+            (drained.and_then(|()| worker.set_power(Timestamp::now(), power)), reply)
+        }
+        Command::SetInterfaceEnable(enable, reply) => {
+            let drained = if enable { Ok(()) } else { drain(worker, now) };
+            (drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), enable)), reply)
+        }
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
             return None;
         }
-        Command::Quiesce(_) | Command::Stop => return None,
+        Command::Quiesce(..) | Command::Stop => return None,
     };
     match result {
-        Err(error @ WorkerError::Driver(_)) => Some(error),
+        Err(error @ (WorkerError::Driver(_) | WorkerError::Queue(_))) => Some(error),
         // Who asked may have stopped waiting.
         result => {
             let _ = reply.send(result);
@@ -323,23 +327,32 @@ fn sleep(worker: &mut Worker, wake: &OwnedFd, quiescing: bool) {
     }
 }
 
+/// Hands the driver what has arrived, and waits until what was sent has come back: what has to happen before
+/// the driver may not be called any more. Ends at once where there is nothing, and in any case soon.
+fn drain(worker: &mut Worker, start: Timestamp) -> Result<(), WorkerError> {
+    worker.quiesce();
+    loop {
+        let now = Timestamp::now();
+        if worker.step(now, STEP_BUDGET)?.any() {
+            // Frames may arrive without end, unless those who ask have seen to it that none does.
+            if now.since(start) >= DRAIN_TIME {
+                return Ok(());
+            }
+        } else if worker.is_drained() || now.since(start) >= DRAIN_TIME {
+            return Ok(());
+        } else {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
 /// Stops in order: no new work, what was sent comes back, then the driver and the port.
 fn stop(mut worker: Worker) -> WorkerReport {
     let start = Timestamp::now();
-    let mut error = worker.set_interface_enable(start, false).err();
-    while error.is_none() {
-        let now = Timestamp::now();
-        match worker.step(now, STEP_BUDGET) {
-            Ok(progress) if !progress.any() => {
-                if worker.is_drained() || now.since(start) >= DRAIN_TIME {
-                    break;
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            Ok(_) => {}
-            Err(failed) => error = Some(failed),
-        }
-    }
-    let error = error.or_else(|| worker.set_power(Timestamp::now(), PowerState::Off).err());
+    let error = drain(&mut worker, start)
+        .and_then(|()| worker.set_interface_enable(Timestamp::now(), false))
+        .and_then(|()| drain(&mut worker, Timestamp::now()))
+        .and_then(|()| worker.set_power(Timestamp::now(), PowerState::Off))
+        .err();
     worker.finish(Timestamp::now(), error)
 }

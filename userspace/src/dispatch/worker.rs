@@ -289,6 +289,7 @@ impl Worker {
     /// The driver's error, after which its state is [`State::Failed`]. Asking for the present power state
     /// is no error and does nothing.
     pub fn set_power(&mut self, now: Timestamp, power: PowerState) -> Result<(), WorkerError> {
+        self.quiescing &= power == PowerState::Off;
         match (power, self.state) {
             (PowerState::On, State::Idle | State::Running)
             | (PowerState::Off, State::PoweredOff | State::Asleep) => Ok(()),
@@ -318,6 +319,7 @@ impl Worker {
     /// The driver's error, after which its state is [`State::Failed`]. Asking for what already is is no
     /// error and does nothing.
     pub fn set_interface_enable(&mut self, now: Timestamp, enable: bool) -> Result<(), WorkerError> {
+        self.quiescing &= !enable;
         let transition = if enable { Transition::Enable } else { Transition::Disable };
         match (enable, self.state) {
             (true, State::Running | State::Asleep) | (false, State::Idle | State::PoweredOff) => Ok(()),
@@ -343,8 +345,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Fires no timer any more, so that nothing new is asked while answers still come in: the first step of
-    /// an orderly stop.
+    /// Fires no timer until the driver is enabled or powered on again, so that nothing new is asked while
+    /// answers still come in: the first step of an orderly stop.
     pub fn quiesce(&mut self) {
         self.quiescing = true;
     }

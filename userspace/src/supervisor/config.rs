@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use rustix::thread::sched_getaffinity;
 
-use crate::dispatch::{SpawnError, WaitStrategy, WorkerError};
-use crate::driver::DriverFactory;
+use super::SwitchError;
+use crate::dispatch::{SpawnError, WaitStrategy};
+use crate::driver::{DriverFactory, PowerState};
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
+
+/// Packets that one callback gets at the most.
+pub(super) const CALLBACK_BATCH: usize = 64;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
 const LINK_HEADER_MAX: usize = 14 + 2 * 4;
@@ -49,6 +53,10 @@ pub struct RunConfig {
     pub rings: RingSizes,
     /// Makes the driver.
     pub driver: Arc<dyn DriverFactory>,
+    /// Whether the driver gets its frames from the start.
+    pub enabled: bool,
+    /// The power state to start in.
+    pub power: PowerState,
 }
 
 /// Why a driver could not be started. Nothing is left behind then.
@@ -107,9 +115,9 @@ pub enum StartError {
         /// The queue.
         queue: u32,
     },
-    /// A callback of the driver.
+    /// Switching the driver on: a callback, or the XSKMAP.
     #[error(transparent)]
-    Driver(#[from] WorkerError),
+    Switch(#[from] SwitchError),
 }
 
 /// Refuses what cannot work, and says how many queues to serve.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
-use netdext::driver::DriverFactory;
 use netdext::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleFactory};
+use netdext::driver::{DriverFactory, PowerState};
 use netdext::link::program::XdpMode;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::port::RingSizes;
@@ -204,6 +204,8 @@ async fn foreground(
         log_frames: args.log_frames,
         rings: RingSizes::default(),
         driver: driver(args, interval, &targets)?,
+        enabled: true,
+        power: PowerState::On,
     };
     let mut supervisor = Supervisor::start(&config).await?;
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
