@@ -20,7 +20,7 @@ use netdext_abi::{
     maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, PROGRAM, XSKS},
 };
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use super::program_error::ProgramError;
 use super::{
@@ -36,7 +36,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/net
 const DETACH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Which XDP mode to attach in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum XdpMode {
     /// Native, and skb where the device can't.
     #[default]

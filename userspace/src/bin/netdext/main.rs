@@ -1,5 +1,6 @@
 //! The command line of netdext.
 
+mod driver_args;
 mod lab;
 mod output;
 mod run;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use netdext::link::attachment::XdpHook;
 use netdext::stats::{PortStats, SCHEMA_VERSION};
+use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
@@ -74,8 +75,8 @@ impl<'a> Ready<'a> {
         }
     }
 
-    /// Prints it. `injector` is interval, batch and targets.
-    pub fn print(&self, json: bool, injector: Option<(Duration, usize, &[IpAddr])>) {
+    /// Prints it. `injector` comes with its targets.
+    pub fn print(&self, json: bool, injector: Option<(&InjectorSpec, &[IpAddr])>) {
         if json {
             print_json(self);
             return;
@@ -97,12 +98,13 @@ impl<'a> Ready<'a> {
             let _ = write!(line, "; try: {enter}ping {first}");
         }
         say!("{line}");
-        if let Some((interval, batch, targets)) = injector {
+        if let Some((injector, targets)) = injector {
             let whom = match targets {
                 [] => "the first neighbour heard".to_owned(),
                 targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             };
-            say!("injecting {batch} echo requests every {} to {whom}", humantime::format_duration(interval));
+            let interval = humantime::format_duration(Duration::from_nanos(injector.interval_ns));
+            say!("injecting {} echo requests every {interval} to {whom}", injector.batch);
         }
         if !self.enabled {
             say!(

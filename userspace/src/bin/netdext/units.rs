@@ -1,6 +1,5 @@
 //! Values with units on the command line. Each error shows an example.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 /// The shortest interval of a timer.
@@ -30,17 +29,6 @@ pub fn rate(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "not a rate up to 10000000/s; for example 10000/s".to_owned())
 }
 
-/// An address with the length of its prefix, such as `198.18.0.1/24`.
-pub fn address(text: &str) -> Result<(IpAddr, u8), String> {
-    let example =
-        || "not an address with a prefix length; for example 198.18.0.1/24 or 2001:2::1/64".to_owned();
-    let (address, length) = text.split_once('/').ok_or_else(example)?;
-    let address: IpAddr = address.parse().map_err(|_| example())?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.parse().ok().filter(|length| *length <= most).ok_or_else(example)?;
-    Ok((address, length))
-}
-
 /// The time between ticks that gives `rate` requests a second with `batch` requests a tick.
 pub fn interval_of(rate: f64, batch: usize) -> Result<Duration, String> {
     let interval = Duration::from_secs_f64((batch as f64 / rate).min(1e9));
@@ -52,6 +40,11 @@ pub fn interval_of(rate: f64, batch: usize) -> Result<Duration, String> {
              change --batch"
         ))
     }
+}
+
+/// Ends with exit status 2: values that are right each for itself and wrong together.
+pub fn usage_error(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n")).exit()
 }
 
 #[cfg(test)]
@@ -87,16 +80,5 @@ mod tests {
         assert_eq!(interval_of(10_000.0, 8), Ok(Duration::from_micros(800)));
         assert_eq!(interval_of(100_000.0, 1), Ok(Duration::from_micros(10)));
         assert!(interval_of(1_000_000.0, 1).is_err_and(|message| message.contains("--batch")));
-    }
-
-    #[test]
-    fn addresses_need_a_prefix_length_that_fits_the_family() {
-        assert_eq!(address("198.18.0.1/24"), Ok(("198.18.0.1".parse().unwrap(), 24)));
-        assert!(address("2001:2::1/64").is_ok());
-        for bad in
-            ["", "198.18.0.1", "198.18.0.1/33", "2001:2::1/129", "198.18.0/24", "x/24", "198.18.0.1/-1"]
-        {
-            assert!(address(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
-        }
     }
 }
