@@ -229,6 +229,11 @@ impl LinkFacts {
     }
 }
 
+/// The alias in a link message, empty if there is none.
+pub(super) fn alias(message: &LinkMessage) -> String {
+    LinkFacts::from(message).alias
+}
+
 fn kind(info: &[LinkInfo]) -> Option<String> {
     info.iter().find_map(|info| match info {
         LinkInfo::Kind(InfoKind::Other(kind)) => Some(kind.clone()),

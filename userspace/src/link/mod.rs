@@ -4,6 +4,7 @@
 //! runtime. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! [`netns`] has to be settled before the first call of any other module.
 
+pub mod alias;
 pub mod attachment;
 pub mod device;
 pub mod events;

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 
 use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
-pub use self::report::{EndReason, RunInfo, RunReport};
+pub use self::report::{EndReason, RunError, RunInfo, RunReport};
 pub use self::switch::SwitchError;
 use self::switch::Switches;
 use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};

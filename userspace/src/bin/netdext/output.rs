@@ -19,22 +19,6 @@ macro_rules! say {
     }};
 }
 
-/// An error with its causes, on one line. A cause that the text before it already ends with is not said twice.
-pub fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.ends_with(&cause) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&cause);
-    }
-    line
-}
-
 /// That the driver is ready: the first line.
 #[derive(Serialize)]
 pub struct Ready<'a> {
@@ -198,18 +182,5 @@ fn print_json<T: Serialize>(object: &T) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
         Err(error) => eprintln!("netdext: cannot write JSON: {error}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn causes_are_joined_on_one_line_and_said_once() {
-        let error = anyhow::anyhow!("no\nroom").context("open x: no room").context("start");
-        assert_eq!(one_line(&error), "start: open x: no room");
-        let error = anyhow::anyhow!("no room").context("open x");
-        assert_eq!(one_line(&error), "open x: no room");
     }
 }

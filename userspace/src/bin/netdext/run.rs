@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use netdext::link::{Lab, LabConfig, netns};
 use netdext::privilege;
 use netdext::supervisor::spec::DriverSpec;
-use netdext::supervisor::{EndReason, QueueSelection, RunConfig, RunReport, Supervisor};
+use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::driver_args::DriverArgs;
@@ -111,30 +111,5 @@ async fn foreground(
     };
     let report = supervisor.stop().await;
     output::print_summary(&report, begun.elapsed(), args.json);
-    verdict(&spec.iface, reason, report)
-}
-
-/// Whether the end was a good one.
-fn verdict(iface: &str, reason: EndReason, mut report: RunReport) -> anyhow::Result<()> {
-    match reason {
-        EndReason::Requested if report.errors.is_empty() && report.is_whole() => Ok(()),
-        EndReason::Requested | EndReason::WorkerFailed { .. } => {
-            if let Some((queue, error)) = report.errors.pop() {
-                return Err(anyhow::Error::new(error)
-                    .context(format!("the driver on queue {queue} of {iface} failed")));
-            }
-            if let Some(queue) = report.missing.first() {
-                bail!(
-                    "the driver on queue {queue} of {iface} ended without a report; the log above says why"
-                );
-            }
-            bail!("frames are missing from the pool of {iface}: {}", report.stats.census)
-        }
-        EndReason::LinkGone => {
-            bail!(
-                "{iface} is gone: the interface, or the other end of its pair, was deleted; make it again and start anew"
-            )
-        }
-        EndReason::LinkEvents(error) => Err(anyhow::Error::new(error).context(format!("watch {iface}"))),
-    }
+    Ok(report.verdict(reason)?)
 }

@@ -1,0 +1,1 @@
+//! The daemon: runs the drivers that were installed.
