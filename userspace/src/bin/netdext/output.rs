@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdext::link::attachment::XdpHook;
-use netdext::stats::{PortStats, SCHEMA_VERSION};
+use netdext::stats::{Name, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
@@ -183,7 +183,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.
-fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) {
+fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
     let counts: Vec<_> =
         counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if !counts.is_empty() {
