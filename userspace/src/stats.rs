@@ -2,10 +2,11 @@
 //!
 //! The schema is documented in docs/json.md; names and units do not change within a schema version.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{TimerStats, WorkerSnapshot};
 use crate::driver::lifecycle::State;
@@ -17,15 +18,18 @@ use crate::port::SocketStatistics;
 /// Version of the JSON schema; it changes when a name or a unit does.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A name in the JSON output: a constant where it is counted, owned text where it was read from JSON.
+pub type Name = Cow<'static, str>;
+
 /// The counts of a driver on one interface.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortStats {
     /// [`SCHEMA_VERSION`].
     pub schema: u32,
     /// The interface.
     pub iface: String,
     /// The driver's name.
-    pub driver: &'static str,
+    pub driver: Name,
     /// Where it is in its life; of several queues, the first that differs from running.
     pub state: State,
     /// One entry per queue.
@@ -33,11 +37,11 @@ pub struct PortStats {
     /// Counters of the XDP program by name, since it was loaded.
     pub verdicts: ProgramCounters,
     /// What the driver did with the frames it received, by name.
-    pub counters: BTreeMap<&'static str, u64>,
+    pub counters: BTreeMap<Name, u64>,
     /// What else the driver counted, by name: not frames received.
-    pub events: BTreeMap<&'static str, u64>,
+    pub events: BTreeMap<Name, u64>,
     /// Frames lost or refused, by cause.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<Name, u64>,
     /// Whether every frame that was meant for the driver is accounted for.
     pub accounting: Accounting,
     /// Where the frames of all pools are.
@@ -48,11 +52,11 @@ pub struct PortStats {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injector: Option<InjectorReport>,
     /// The timers by name, summed over the queues.
-    pub timers: BTreeMap<&'static str, TimerStats>,
+    pub timers: BTreeMap<Name, TimerStats>,
 }
 
 /// The counts of one queue.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct QueueStats {
     /// The hardware queue.
     pub id: u32,
@@ -83,7 +87,7 @@ pub struct QueueStats {
 }
 
 /// Frames for the driver: offered = delivered + lost + residue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
     /// Frames that the XDP program redirected to a socket.
     pub offered: u64,
@@ -96,7 +100,7 @@ pub struct Accounting {
 }
 
 /// The injector in the JSON output.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct InjectorReport {
     /// Requests submitted to the tx ring.
     pub sent: u64,
@@ -121,7 +125,7 @@ pub struct InjectorReport {
 }
 
 /// Percentiles of a duration in ns; all 0 if nothing was recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many values were recorded.
     pub count: u64,
@@ -214,7 +218,7 @@ impl PortStats {
         let mut merged = DriverStats::default();
         let mut census = Census::default();
         let mut socket = SocketStatistics::default();
-        let mut timers: BTreeMap<&'static str, TimerStats> = BTreeMap::new();
+        let mut timers: BTreeMap<Name, TimerStats> = BTreeMap::new();
         let (mut violations, mut disabled, mut delivered) = (0, 0, 0);
         for snapshot in snapshots {
             merged.merge(&snapshot.driver);
@@ -224,27 +228,27 @@ impl PortStats {
             disabled += snapshot.rx_disabled;
             delivered += snapshot.rx_packets;
             for (name, stats) in &snapshot.timers {
-                timers.entry(name).or_default().merge(stats);
+                timers.entry(Name::Borrowed(name)).or_default().merge(stats);
             }
         }
-        let mut drops: BTreeMap<_, _> = merged.drops.iter().copied().collect();
-        drops.insert("interface_disabled", disabled);
-        drops.insert("socket_rx_dropped", socket.rx_dropped);
-        drops.insert("socket_rx_ring_full", socket.rx_ring_full);
-        drops.insert("socket_rx_invalid_descs", socket.rx_invalid_descs);
-        drops.insert("socket_tx_invalid_descs", socket.tx_invalid_descs);
+        let mut drops = by_name(&merged.drops);
+        drops.insert("interface_disabled".into(), disabled);
+        drops.insert("socket_rx_dropped".into(), socket.rx_dropped);
+        drops.insert("socket_rx_ring_full".into(), socket.rx_ring_full);
+        drops.insert("socket_rx_invalid_descs".into(), socket.rx_invalid_descs);
+        drops.insert("socket_tx_invalid_descs".into(), socket.tx_invalid_descs);
         let offered = verdicts.redirected();
         let lost = socket.rx_lost();
         let state = snapshots.iter().map(|s| s.state).find(|s| !s.is_running()).unwrap_or(State::Running);
         Self {
             schema: SCHEMA_VERSION,
             iface: iface.to_owned(),
-            driver,
+            driver: driver.into(),
             state,
             queues: snapshots.iter().map(QueueStats::from).collect(),
             verdicts,
-            counters: merged.counters.iter().copied().collect(),
-            events: merged.events.iter().copied().collect(),
+            counters: by_name(&merged.counters),
+            events: by_name(&merged.events),
             drops,
             accounting: Accounting {
                 offered,
@@ -257,5 +261,28 @@ impl PortStats {
             injector: merged.injector.as_ref().map(InjectorReport::from),
             timers,
         }
+    }
+}
+
+fn by_name(counts: &[(&'static str, u64)]) -> BTreeMap<Name, u64> {
+    counts.iter().map(|&(name, count)| (name.into(), count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_reads_is_what_was_written() {
+        let mut written = PortStats::collect("veth0", "sample", ProgramCounters::default(), &[]);
+        let tx_errors = [("NOBUFS".to_owned(), 2)].into();
+        written.queues.push(QueueStats { rx_packets: 7, tx_errors, ..QueueStats::default() });
+        written.counters.insert("echo4_answered".into(), 7);
+        written.timers.insert("receive".into(), TimerStats { fired: 3, ..TimerStats::default() });
+        written.injector = Some(InjectorReport { sent: 9, ..InjectorReport::default() });
+        let json = serde_json::to_value(&written).unwrap();
+        let read: PortStats = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        assert_eq!((read.driver.as_ref(), read.queues[0].rx_packets), ("sample", 7));
     }
 }

@@ -14,7 +14,7 @@ use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
     maps::{CONFIG, COUNTERS, OWNED_V4, OWNED_V6, XSKS},
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 /// Why a map of the program can't be read or changed.
@@ -265,6 +265,18 @@ impl Serialize for ProgramCounters {
     }
 }
 
+impl<'de> Deserialize<'de> for ProgramCounters {
+    /// What this program does not know is left out: another version may count more.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let by_name = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let mut counters = Self::default();
+        for counter in Counter::ALL {
+            counters.values[counter as usize] = by_name.get(counter.name()).copied().unwrap_or(0);
+        }
+        Ok(counters)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,5 +303,7 @@ mod tests {
         assert_eq!(json["kernel_other"], 3);
         assert_eq!(json["driver_no_socket"], 5);
         assert_eq!(json.as_object().unwrap().len(), COUNTER_COUNT);
+        let read: ProgramCounters = serde_json::from_value(json).unwrap();
+        assert_eq!(read, counters);
     }
 }

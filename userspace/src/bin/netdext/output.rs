@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdext::link::attachment::XdpHook;
-use netdext::stats::{PortStats, SCHEMA_VERSION};
+use netdext::stats::{Name, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
@@ -18,6 +18,7 @@ macro_rules! say {
         let _ = writeln!(stdout, $($format)*).and_then(|()| stdout.flush());
     }};
 }
+pub(crate) use say;
 
 /// That the driver is ready: the first line.
 #[derive(Serialize)]
@@ -169,7 +170,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.
-fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) {
+fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
     let counts: Vec<_> =
         counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if !counts.is_empty() {
@@ -177,7 +178,8 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, 
     }
 }
 
-fn print_json<T: Serialize>(object: &T) {
+/// Prints an object as one line of JSON.
+pub fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
