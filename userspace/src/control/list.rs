@@ -53,9 +53,9 @@ pub enum ListState {
     /// It failed, and will be started again.
     #[serde(rename = "terminated waiting to restart")]
     TerminatedWaitingToRestart,
-    /// It will be started when its interface is there.
-    #[serde(rename = "terminated waiting for interface")]
-    TerminatedWaitingForInterface,
+    /// It is being stopped and removed.
+    #[serde(rename = "terminated waiting to uninstall")]
+    TerminatedWaitingToUninstall,
 }
 
 impl ListState {
@@ -67,7 +67,7 @@ impl ListState {
             Self::ActivatedPoweredOff => "activated powered off",
             Self::TerminatedWaitingToStart => "terminated waiting to start",
             Self::TerminatedWaitingToRestart => "terminated waiting to restart",
-            Self::TerminatedWaitingForInterface => "terminated waiting for interface",
+            Self::TerminatedWaitingToUninstall => "terminated waiting to uninstall",
         }
     }
 }
@@ -178,7 +178,7 @@ enabled    active    teamID    bundleID (version)    name    [state]
             ActivatedPoweredOff,
             TerminatedWaitingToStart,
             TerminatedWaitingToRestart,
-            TerminatedWaitingForInterface,
+            TerminatedWaitingToUninstall,
         ];
         for state in all {
             assert_eq!(serde_json::to_value(state).unwrap(), state.words());

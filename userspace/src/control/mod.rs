@@ -11,13 +11,16 @@
 mod client;
 mod client_error;
 mod connection;
+pub mod driver;
 pub mod ioreg;
 pub mod line;
 pub mod list;
 pub mod protocol;
 mod runtime_dir;
 mod server;
+pub mod single;
 mod socket;
+pub mod tree;
 
 pub use self::client::{CaptureStream, Client, DEFAULT_TIMEOUT};
 pub use self::client_error::ClientError;

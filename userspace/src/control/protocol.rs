@@ -182,6 +182,29 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Which driver a request is for; `None` if it is for none or for a new one.
+    pub fn driver(&self) -> Option<&Selector> {
+        match self {
+            Self::Hello {} | Self::List {} | Self::Ioreg {} | Self::Install { .. } => None,
+            Self::Uninstall { driver }
+            | Self::Enable { driver }
+            | Self::Disable { driver }
+            | Self::Power { driver, .. }
+            | Self::Stats { driver }
+            | Self::Reload { driver }
+            | Self::SteerList { driver }
+            | Self::SteerAdd { driver, .. }
+            | Self::SteerDel { driver, .. }
+            | Self::InjectStart { driver }
+            | Self::InjectStop { driver }
+            | Self::InjectSet { driver, .. }
+            | Self::InjectTargets { driver }
+            | Self::Capture { driver, .. } => Some(driver),
+        }
+    }
+}
+
 /// A change of the injector. What is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -31,6 +31,8 @@ pub struct Installed {
     /// The steering rules in force, as text, in the order in which they are tried. They begin as
     /// [`DriverSpec::steer`] and take its place when the driver is started again.
     pub rules: Vec<String>,
+    /// Whether netdext made the interface, and has not yet removed it.
+    pub made_link: bool,
 }
 
 impl Installed {
@@ -96,7 +98,7 @@ impl Registry {
     pub fn install(&mut self, identity: Identity, spec: DriverSpec) -> Result<&Installed, RegistryError> {
         let rules = spec.steer.clone();
         let mut drivers = self.drivers.clone();
-        drivers.push(Installed { identity, enabled: true, powered: true, spec, rules });
+        drivers.push(Installed { identity, enabled: true, powered: true, spec, rules, made_link: false });
         self.replace(drivers)?;
         Ok(&self.drivers[self.drivers.len() - 1])
     }

@@ -1,9 +1,13 @@
 //! The command line of netdext.
 
+mod daemon;
 mod driver_args;
 mod lab;
+mod lifecycle;
 mod output;
 mod run;
+mod select;
+mod signals;
 mod units;
 
 use std::io::IsTerminal;
@@ -33,21 +37,40 @@ struct Cli {
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
     Run(run::Args),
+    /// Run the drivers that are installed, until SIGINT or SIGTERM
+    Daemon(daemon::Args),
+    /// Install a driver in the daemon, and start it
+    Install(lifecycle::InstallArgs),
+    /// Stop an installed driver, and remove all that it made
+    Uninstall(lifecycle::ChoiceArgs),
+    /// List the drivers
+    List(lifecycle::ListArgs),
+    /// Show the drivers as a tree: interface, driver, queues, pool, timers
+    Ioreg(lifecycle::ListArgs),
+    /// Let a driver have its frames again
+    Enable(lifecycle::ChoiceArgs),
+    /// Leave a driver's frames to the kernel
+    Disable(lifecycle::ChoiceArgs),
+    /// Power a driver on or off
+    Power(lifecycle::PowerArgs),
     /// The veth pair to try a driver on
     Lab(lab::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Run(args) => {
-            log_to_stderr(args.log_frames);
-            run::run(&args)
-        }
-        Command::Lab(args) => {
-            log_to_stderr(false);
-            lab::run(&args)
-        }
+    log_to_stderr(matches!(&cli.command, Command::Run(args) if args.log_frames));
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Daemon(args) => daemon::run(args),
+        Command::Install(args) => lifecycle::install(args),
+        Command::Uninstall(args) => lifecycle::uninstall(args),
+        Command::List(args) => lifecycle::list(args),
+        Command::Ioreg(args) => lifecycle::ioreg(args),
+        Command::Enable(args) => lifecycle::enable(args),
+        Command::Disable(args) => lifecycle::disable(args),
+        Command::Power(args) => lifecycle::power(args),
+        Command::Lab(args) => lab::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,14 +3,22 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use netdext::control::single::Single;
+use netdext::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
+use netdext::error::one_line;
 use netdext::link::{Lab, LabConfig, netns};
 use netdext::privilege;
 use netdext::supervisor::spec::DriverSpec;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use tokio::sync::mpsc;
 
 use crate::driver_args::DriverArgs;
+use crate::signals::Signals;
 use crate::{output, units};
+
+/// Requests of control clients that may wait.
+const REQUESTS: usize = 64;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -64,28 +72,6 @@ async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
     Ok(Lab::ensure(&LabConfig { queues, ..config }).await?)
 }
 
-/// The signals that end a run.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn watch() -> anyhow::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("watch for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("watch for SIGTERM")?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
@@ -95,6 +81,8 @@ async fn foreground(
     let targets = spec.targets().await?;
     let config = RunConfig { log_frames: args.log_frames, ..spec.resolve().await? };
     let mut supervisor = Supervisor::start(&config).await?;
+    let mut single = Single::new(config.driver.name(), &spec.iface, begun.elapsed());
+    let mut requests = listen();
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json, spec.injector.as_ref().map(|injector| (injector, targets.as_slice())));
 
@@ -104,12 +92,34 @@ async fn foreground(
             None => std::future::pending().await,
         }
     };
-    let reason = tokio::select! {
-        reason = supervisor.run() => reason,
-        () = signals.any() => EndReason::Requested,
-        () = end => EndReason::Requested,
+    tokio::pin!(end);
+    let reason = loop {
+        tokio::select! {
+            reason = supervisor.run() => break reason,
+            () = signals.any() => break EndReason::Requested,
+            () = &mut end => break EndReason::Requested,
+            Some(incoming) = requests.recv() => single.serve(&mut supervisor, incoming).await,
+        }
     };
+    drop(requests);
     let report = supervisor.stop().await;
     output::print_summary(&report, begun.elapsed(), args.json);
     Ok(report.verdict(reason)?)
+}
+
+/// Serves a control socket. A driver runs as well without one.
+fn listen() -> mpsc::Receiver<Incoming> {
+    let (sender, receiver) = mpsc::channel(REQUESTS);
+    let name = SocketName::Run(std::process::id());
+    let server = RuntimeDir::from_env()
+        .bind(name)
+        .map_err(anyhow::Error::from)
+        .and_then(|socket| Ok(Server::new(socket, ServerConfig::default())?));
+    match server {
+        Ok(server) => {
+            tokio::spawn(server.serve(sender, std::future::pending()));
+        }
+        Err(error) => tracing::warn!("no control socket: {}", one_line(error.as_ref())),
+    }
+    receiver
 }
