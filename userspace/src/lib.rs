@@ -13,3 +13,4 @@ pub mod proto;
 pub mod queue;
 pub mod stats;
 pub mod supervisor;
+pub mod view;

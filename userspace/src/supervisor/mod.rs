@@ -9,12 +9,12 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
-pub mod spec;
 mod report;
+pub mod spec;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -56,6 +56,7 @@ pub struct Supervisor {
     frame_log: Option<FrameLog>,
     reports: Vec<(u32, Option<Box<WorkerReport>>)>,
     info: RunInfo,
+    started: Instant,
 }
 
 impl Supervisor {
@@ -89,6 +90,7 @@ impl Supervisor {
             frame_log,
             reports: Vec::new(),
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false },
+            started: Instant::now(),
         };
         let started = supervisor.start_workers(config, queues, &sender).await;
         drop(sender);
@@ -224,7 +226,9 @@ impl Supervisor {
     pub async fn stats(&mut self) -> Result<PortStats, ProgramError> {
         let snapshots = self.snapshots().await;
         let counters = self.program.counters()?;
-        Ok(PortStats::collect(&self.iface, self.driver, counters, &snapshots))
+        let mut stats = PortStats::collect(&self.iface, self.driver, counters, &snapshots);
+        stats.uptime_ns = Some(self.started.elapsed().as_nanos() as u64);
+        Ok(stats)
     }
 
     async fn snapshots(&self) -> Vec<WorkerSnapshot> {

@@ -1,14 +1,20 @@
 //! The command line of netdext.
 
+mod completions;
 mod lab;
+mod man;
+mod observe;
 mod output;
 mod run;
+mod select;
+mod stats;
+mod top;
 mod units;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
@@ -33,6 +39,14 @@ enum Command {
     Run(run::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
+    /// The counts of running drivers
+    Stats(stats::Args),
+    /// The counts of running drivers with rates, on the whole terminal
+    Top(top::Args),
+    /// Completions for a shell, to standard output
+    Completions(completions::Args),
+    /// The manual, to standard output or into a directory
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +60,14 @@ fn main() -> ExitCode {
             log_to_stderr(false);
             lab::run(&args)
         }
+        Command::Stats(args) => {
+            log_to_stderr(false);
+            stats::run(&args)
+        }
+        // A log would be written across the screen.
+        Command::Top(args) => top::run(&args),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
