@@ -11,6 +11,7 @@ pub mod port;
 pub mod privilege;
 pub mod proto;
 pub mod queue;
+pub mod registry;
 pub mod stats;
 pub mod supervisor;
 pub mod view;

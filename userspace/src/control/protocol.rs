@@ -1,5 +1,6 @@
 //! The conversation on a control socket: one JSON object a line, an answer for each request, in order.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,27 @@ pub struct Selector {
     pub iface: Option<String>,
 }
 
+impl Selector {
+    /// Whether a driver of these names is meant.
+    pub fn matches(&self, team_id: &str, bundle_id: &str, iface: &str) -> bool {
+        let fits = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
+        fits(&self.team_id, team_id) && fits(&self.bundle_id, bundle_id) && fits(&self.iface, iface)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> =
+            [&self.team_id, &self.bundle_id].into_iter().flatten().map(String::as_str).collect();
+        match (names.is_empty(), &self.iface) {
+            (true, None) => f.write_str("any driver"),
+            (true, Some(iface)) => write!(f, "a driver on {iface}"),
+            (false, None) => f.write_str(&names.join(" ")),
+            (false, Some(iface)) => write!(f, "{} on {iface}", names.join(" ")),
+        }
+    }
+}
+
 /// Under which names a driver is installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +59,17 @@ pub struct Identity {
     pub version: String,
     /// Its name for people.
     pub name: String,
+}
+
+/// The answer to [`Request::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whether it is the daemon, which installs drivers.
+    pub daemon: bool,
 }
 
 /// What can be asked. `op` names the variant, `args` has its fields.
@@ -171,6 +204,13 @@ pub struct ErrorObject {
     pub code: ErrorCode,
     /// For people: what failed, on what, what to do.
     pub message: String,
+}
+
+impl ErrorObject {
+    /// An error of that kind, with the line that a person reads.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
 }
 
 /// Kinds of errors that a client can act on.
