@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(rates.total.tx_bps, 40_000.0);
         assert_eq!(rates.total.rx_pps, 250.0);
         assert_eq!(rates.drops, [("pool_empty".into(), 2.0)]);
-        assert_eq!(rates.verdicts, [("driver_echo4_request", (1000 - 26) as f64 / 2.0)]);
+        assert_eq!(rates.verdicts, [("driver_echo4_request", f64::from(1000 - 26) / 2.0)]);
     }
 
     #[test]

@@ -8,6 +8,9 @@ use super::table::Table;
 use crate::driver::lifecycle::State;
 use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats};
 
+/// What there is to say when every netdext answers and none has a driver.
+pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";
+
 /// A state in lower case, as in the JSON: `powered off` instead of `powered_off`.
 pub fn state(state: State) -> &'static str {
     match state {

@@ -15,6 +15,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use netdext::control::ClientError;
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
@@ -96,6 +97,7 @@ fn exit_status(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
+            || cause.downcast_ref().is_some_and(ClientError::is_permission)
     });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }

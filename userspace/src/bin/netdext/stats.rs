@@ -7,7 +7,7 @@ use anyhow::bail;
 use netdext::stats::PortStats;
 use netdext::view::{Rates, text};
 
-use crate::observe::{self, Observed, StatsSource};
+use crate::observe::{ControlSource, Look, Observed, StatsSource};
 use crate::output::{self, Reader};
 use crate::select::DriverChoice;
 use crate::units;
@@ -32,27 +32,36 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let mut source = observe::source(args.driver.selector());
+    let mut source = ControlSource::new(args.driver.selector());
     let mut printer = Printer { json: args.json, before: HashMap::new() };
     let Some(interval) = args.watch else {
-        let observed = source.poll()?;
-        if observed.is_empty() {
-            bail!("no driver is running: start one with `netdext run` or `netdext install`");
-        }
-        printer.print(Instant::now(), &observed)?;
-        return Ok(());
+        let Look { drivers, problem } = source.poll();
+        printer.print(Instant::now(), &drivers)?;
+        return match problem {
+            Some(problem) => Err(problem),
+            None if drivers.is_empty() => bail!("{}", text::NO_DRIVER),
+            None => Ok(()),
+        };
     };
     let mut due = Instant::now();
+    let mut known_problem = None;
     loop {
-        match source.poll() {
-            Ok(observed) => {
-                if printer.print(Instant::now(), &observed)? == Reader::Gone {
-                    return Ok(());
-                }
-            }
+        let Look { drivers, problem } = source.poll();
+        if printer.print(Instant::now(), &drivers)? == Reader::Gone {
+            return Ok(());
+        }
+        let problem = match problem {
             // What was never there is not waited for.
-            Err(error) if printer.before.is_empty() => return Err(error),
-            Err(error) => eprintln!("netdext: trying again: {}", output::one_line(&error)),
+            Some(problem) if printer.before.is_empty() => return Err(problem),
+            problem => problem.map(|problem| output::one_line(&problem)),
+        };
+        // Said once, not at every look.
+        if problem != known_problem {
+            match &problem {
+                Some(problem) => eprintln!("netdext: trying again: {problem}"),
+                None => eprintln!("netdext: there again"),
+            }
+            known_problem = problem;
         }
         due = (due + interval).max(Instant::now());
         std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -18,8 +18,13 @@ pub enum Event {
     Terminal(TerminalEvent),
     /// The terminal cannot be read any more.
     TerminalGone,
-    /// The counts that were asked for, with the time since the program began, or why there are none.
-    Counts(Duration, Result<Vec<Observed>, String>),
+    /// The counts that were asked for, with the time since the program began.
+    Counts {
+        taken: Duration,
+        drivers: Vec<Observed>,
+        /// Why there are not more.
+        problem: Option<String>,
+    },
     /// SIGTERM, SIGINT or SIGHUP.
     Stop,
 }
@@ -108,12 +113,8 @@ impl App {
             }
             Event::Terminal(_) => {}
             // Rates at the end of a pause are those of the whole pause.
-            Event::Counts(..) if self.paused => {}
-            Event::Counts(taken, Ok(observed)) => self.counts(taken, observed),
-            Event::Counts(_, Err(problem)) => {
-                self.looked = true;
-                self.problem = Some(problem);
-            }
+            Event::Counts { .. } if self.paused => {}
+            Event::Counts { taken, drivers, problem } => self.counts(taken, drivers, problem),
         }
         Next::Draw
     }
@@ -142,22 +143,27 @@ impl App {
         }
     }
 
-    fn counts(&mut self, taken: Duration, observed: Vec<Observed>) {
-        self.looked = true;
-        self.problem = None;
+    /// The drivers of this look in its order. Where there was a problem, those that it does not have stay as
+    /// they were, after the others.
+    fn counts(&mut self, taken: Duration, observed: Vec<Observed>, problem: Option<String>) {
         let selected = self.shown().map(|shown| shown.key.clone());
         let mut before = std::mem::take(&mut self.drivers);
         for observed in observed {
             let known = before.iter().position(|shown| shown.key == observed.key);
             self.drivers.push(match known {
                 Some(at) => {
-                    let mut shown = before.swap_remove(at);
+                    let mut shown = before.remove(at);
                     shown.look_again(taken, observed.stats);
                     shown
                 }
                 None => Shown::new(taken, observed),
             });
         }
+        if problem.is_some() {
+            self.drivers.append(&mut before);
+        }
+        self.looked = true;
+        self.problem = problem;
         let still = self.drivers.iter().position(|shown| Some(&shown.key) == selected.as_ref());
         if still.is_none() {
             self.first_queue = 0;
@@ -171,7 +177,7 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::top::testing::{observed, stats};
+    use crate::top::testing::{look, no_look, observed, stats};
 
     fn key(code: KeyCode) -> Event {
         Event::Terminal(TerminalEvent::Key(code.into()))
@@ -179,7 +185,7 @@ mod tests {
 
     fn app(drivers: Vec<Observed>) -> App {
         let mut app = App::new(Duration::from_secs(1));
-        app.update(Event::Counts(Duration::ZERO, Ok(drivers)));
+        app.update(look(Duration::ZERO, drivers));
         app
     }
 
@@ -187,7 +193,7 @@ mod tests {
     fn rates_are_those_between_the_last_two_looks() {
         let mut app = app(vec![observed("a", stats("veth0", 100))]);
         assert!(app.shown().unwrap().rates.is_none());
-        app.update(Event::Counts(Duration::from_secs(2), Ok(vec![observed("a", stats("veth0", 500))])));
+        app.update(look(Duration::from_secs(2), vec![observed("a", stats("veth0", 500))]));
         let shown = app.shown().unwrap();
         assert_eq!(shown.rates.as_ref().unwrap().total.rx_pps, 200.0);
         // 400 received and 133 sent in two seconds.
@@ -198,10 +204,10 @@ mod tests {
     fn during_a_pause_nothing_changes_and_its_end_shows_the_mean() {
         let mut app = app(vec![observed("a", stats("veth0", 0))]);
         app.update(key(KeyCode::Char('p')));
-        app.update(Event::Counts(Duration::from_secs(1), Ok(vec![observed("a", stats("veth0", 900))])));
+        app.update(look(Duration::from_secs(1), vec![observed("a", stats("veth0", 900))]));
         assert_eq!(app.shown().unwrap().stats.queues[0].rx_packets, 0);
         app.update(key(KeyCode::Char('p')));
-        app.update(Event::Counts(Duration::from_secs(2), Ok(vec![observed("a", stats("veth0", 1000))])));
+        app.update(look(Duration::from_secs(2), vec![observed("a", stats("veth0", 1000))]));
         assert_eq!(app.shown().unwrap().rates.as_ref().unwrap().total.rx_pps, 500.0);
     }
 
@@ -216,11 +222,11 @@ mod tests {
         assert_eq!(app.shown().unwrap().stats.iface, "b");
         let mut two: Vec<_> = three();
         two.remove(0);
-        app.update(Event::Counts(Duration::from_secs(1), Ok(two)));
+        app.update(look(Duration::from_secs(1), two));
         assert_eq!(app.shown().unwrap().stats.iface, "b");
-        app.update(Event::Counts(Duration::from_secs(2), Ok(vec![observed("c", stats("c", 0))])));
+        app.update(look(Duration::from_secs(2), vec![observed("c", stats("c", 0))]));
         assert_eq!(app.shown().unwrap().stats.iface, "c");
-        app.update(Event::Counts(Duration::from_secs(3), Ok(vec![])));
+        app.update(look(Duration::from_secs(3), vec![]));
         assert!(app.shown().is_none());
         app.update(key(KeyCode::Right));
         assert!(app.shown().is_none());
@@ -229,10 +235,10 @@ mod tests {
     #[test]
     fn a_source_that_goes_away_leaves_the_last_counts_and_its_return_clears_the_problem() {
         let mut app = app(vec![observed("a", stats("veth0", 7))]);
-        app.update(Event::Counts(Duration::from_secs(1), Err("gone".to_owned())));
+        app.update(no_look(Duration::from_secs(1), "gone"));
         assert_eq!(app.problem.as_deref(), Some("gone"));
         assert_eq!(app.shown().unwrap().stats.queues[0].rx_packets, 7);
-        app.update(Event::Counts(Duration::from_secs(2), Ok(vec![observed("a", stats("veth0", 9))])));
+        app.update(look(Duration::from_secs(2), vec![observed("a", stats("veth0", 9))]));
         assert_eq!(app.problem, None);
         assert_eq!(app.shown().unwrap().rates.as_ref().unwrap().total.rx_pps, 1.0);
     }
@@ -270,7 +276,7 @@ mod tests {
         let mut app = app(vec![observed("a", stats("veth0", 0))]);
         for second in 1..=HISTORY as u64 + 5 {
             let counts = stats("veth0", second * second);
-            app.update(Event::Counts(Duration::from_secs(second), Ok(vec![observed("a", counts)])));
+            app.update(look(Duration::from_secs(second), vec![observed("a", counts)]));
         }
         let history = &app.shown().unwrap().history;
         assert_eq!(history.len(), HISTORY);

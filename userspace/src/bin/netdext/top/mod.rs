@@ -23,9 +23,9 @@ use ratatui::crossterm::event;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::app::{App, Event, Next};
-use crate::observe::StatsSource;
+use crate::observe::{ControlSource, Look, StatsSource};
 use crate::select::DriverChoice;
-use crate::{observe, output, units};
+use crate::{output, units};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !std::io::stdout().is_terminal() {
         bail!("`netdext top` needs a terminal on standard output; `netdext stats --watch` does not");
     }
-    let source = observe::source(args.driver.selector());
+    let source = ControlSource::new(args.driver.selector());
     let (sender, events) = channel();
     // Before the terminal is changed: a signal must find someone who changes it back.
     spawn("signals", watch_signals(sender.clone())?)?;
@@ -105,8 +105,9 @@ fn look_again_and_again(
         let begun = Instant::now();
         loop {
             let due = Instant::now() + interval;
-            let counts = source.poll().map_err(|error| output::one_line(&error));
-            if events.send(Event::Counts(begun.elapsed(), counts)).is_err() {
+            let Look { drivers, problem } = source.poll();
+            let problem = problem.map(|error| output::one_line(&error));
+            if events.send(Event::Counts { taken: begun.elapsed(), drivers, problem }).is_err() {
                 return;
             }
             std::thread::sleep(due.saturating_duration_since(Instant::now()));

@@ -33,7 +33,7 @@ pub fn draw(app: &App, frame: &mut Frame<'_>) {
 fn draw_nothing(app: &App, area: Rect, frame: &mut Frame<'_>) {
     let message = match &app.problem {
         Some(problem) => problem.as_str(),
-        None if app.looked => "no driver is running: start one with `netdext run` or `netdext install`",
+        None if app.looked => text::NO_DRIVER,
         None => "waiting for the first counts",
     };
     frame.render_widget(Paragraph::new(format!("\n{message}")).wrap(Wrap { trim: true }).centered(), area);

@@ -1,8 +1,11 @@
 //! Counts for the tests of this folder.
 
+use std::time::Duration;
+
 use netdext::link::steering::ProgramCounters;
 use netdext::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
 
+use super::app::Event;
 use crate::observe::Observed;
 
 /// A driver on two queues; the first has received so many frames of 64 bytes, the second has sent a third of them.
@@ -41,4 +44,14 @@ pub fn stats(iface: &str, received: u64) -> PortStats {
 /// Counts and whose they are.
 pub fn observed(key: &str, stats: PortStats) -> Observed {
     Observed { key: key.to_owned(), stats }
+}
+
+/// A look at these drivers.
+pub fn look(taken: Duration, drivers: Vec<Observed>) -> Event {
+    Event::Counts { taken, drivers, problem: None }
+}
+
+/// A look that saw nothing, and why.
+pub fn no_look(taken: Duration, problem: &str) -> Event {
+    Event::Counts { taken, drivers: Vec::new(), problem: Some(problem.to_owned()) }
 }

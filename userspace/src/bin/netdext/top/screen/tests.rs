@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode};
 use super::*;
 use crate::observe::Observed;
 use crate::top::app::Event;
-use crate::top::testing::{observed, stats};
+use crate::top::testing::{look, no_look, observed, stats};
 
 /// What is on a screen of that size, line by line.
 fn screen(app: &App, columns: u16, lines: u16) -> String {
@@ -21,8 +21,8 @@ fn screen(app: &App, columns: u16, lines: u16) -> String {
 /// After these looks, a second from one to the next.
 fn app(looks: Vec<Vec<Observed>>) -> App {
     let mut app = App::new(Duration::from_secs(1));
-    for (second, look) in (0..).zip(looks) {
-        app.update(Event::Counts(Duration::from_secs(second), Ok(look)));
+    for (second, drivers) in (0..).zip(looks) {
+        app.update(look(Duration::from_secs(second), drivers));
     }
     app
 }
@@ -92,12 +92,12 @@ fn of_many_queues_as_many_are_shown_as_fit_and_the_rest_by_scrolling() {
 
 #[test]
 fn causes_that_do_not_fit_are_summed_up_after_the_fastest() {
-    let look = |second: u64| {
+    let drops = |second: u64| {
         let mut stats = stats("veth0", 0);
         stats.drops = (0..20).map(|n| (format!("cause_{n}").into(), 100 + second * n)).collect();
         vec![observed("a", stats)]
     };
-    let screen = screen(&app(vec![look(0), look(1)]), 80, 24);
+    let screen = screen(&app(vec![drops(0), drops(1)]), 80, 24);
     let at = |text: &str| screen.find(text).unwrap_or_else(|| panic!("no {text:?} in {screen}"));
     assert!(at("cause_19") < at("cause_18") && at("cause_18") < at("others"), "{screen}");
     // 100 + n each, the rates are n: all 20 lines make 190 per second.
@@ -121,7 +121,7 @@ fn several_drivers_are_counted_and_a_pause_is_said() {
 #[test]
 fn a_problem_is_said_under_the_last_counts_or_alone() {
     let mut app = busy();
-    let problem = || Event::Counts(Duration::from_secs(9), Err("nobody listens on x.sock".to_owned()));
+    let problem = || no_look(Duration::from_secs(9), "nobody listens on x.sock");
     app.update(problem());
     let with_counts = screen(&app, 80, 24);
     let last = with_counts.lines().last().unwrap();
@@ -131,7 +131,7 @@ fn a_problem_is_said_under_the_last_counts_or_alone() {
     assert!(screen(&app, 80, 24).contains("waiting for the first counts"));
     app.update(problem());
     assert!(screen(&app, 80, 24).contains("nobody listens on x.sock"));
-    app.update(Event::Counts(Duration::from_secs(10), Ok(vec![])));
+    app.update(look(Duration::from_secs(10), vec![]));
     assert!(screen(&app, 80, 24).contains("no driver is running"));
 }
 
