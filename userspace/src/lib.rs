@@ -16,3 +16,4 @@ pub mod queue;
 pub mod registry;
 pub mod stats;
 pub mod supervisor;
+pub mod view;

@@ -32,6 +32,9 @@ pub struct PortStats {
     pub driver: Name,
     /// Where it is in its life; of several queues, the first that differs from running.
     pub state: State,
+    /// Since the driver was started, in ns; absent in the summary of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ns: Option<u64>,
     /// One entry per queue.
     pub queues: Vec<QueueStats>,
     /// Counters of the XDP program by name, since it was loaded.
@@ -245,6 +248,7 @@ impl PortStats {
             iface: iface.to_owned(),
             driver: driver.into(),
             state,
+            uptime_ns: None,
             queues: snapshots.iter().map(QueueStats::from).collect(),
             verdicts,
             counters: by_name(&merged.counters),

@@ -68,7 +68,11 @@ const FOR_TESTS: &[Need] = &[
     program("tcpdump", "tcpdump"),
     program("bpftool", "bpftool"),
     program("setpriv", "util-linux"),
+    program("setsid", "util-linux"),
     program("sysctl", "procps"),
+    program("dbus-daemon", "dbus"),
+    program("systemd-analyze", "systemd"),
+    program("man", "man-db"),
 ];
 
 /// What the packages are for.

@@ -8,8 +8,10 @@
 //! One loop owns the registry and what is known of each driver. It never waits for a driver: requests are
 //! handed on, and what comes of them comes back as an event.
 
+pub mod notify;
 mod runner;
 mod slot;
+pub mod suspend;
 #[cfg(test)]
 mod testing;
 
@@ -17,9 +19,12 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Interval;
 
+use self::notify::ServiceManager;
 use self::runner::{Event, Order, Runner, Start};
 use self::slot::{Phase, ReplySender, Slot};
+use self::suspend::SleepEvent;
 use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Request, Selector, ServerInfo};
 use crate::control::{Answer, Incoming, Reply, tree};
 use crate::driver::PowerState;
@@ -80,15 +85,61 @@ impl Daemon {
 
     /// Serves requests until `shutdown`; then stops every driver in order.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Incoming>, shutdown: impl Future<Output = ()>) {
+        let manager = ServiceManager::from_env();
+        let (installed, running) = self.counts();
+        manager.ready(&format!("{running} of {installed} driver(s) running"));
+        self.watch_sleep();
+        let mut alive = manager.alive_interval().map(tokio::time::interval);
         tokio::pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(event) = self.events.recv() => self.on_event(event),
                 Some(incoming) = requests.recv() => self.on_request(incoming),
+                () = next_sign_of_life(&mut alive) => manager.alive(),
             }
         }
+        manager.stopping();
         self.stop().await;
+    }
+
+    /// Powers the drivers off before the machine sleeps, where logind says so.
+    fn watch_sleep(&self) {
+        let sender = self.sender.clone();
+        tokio::task::spawn_local(async move {
+            let Some(mut events) = suspend::watch().await else { return };
+            while let Some(event) = events.next().await {
+                if sender.send(Event::Sleep(event)).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Powers every running driver off or on, save for those that the user has powered off. The lock is
+    /// dropped when all have answered.
+    fn on_sleep(&self, event: SleepEvent) {
+        let (state, lock) = match event {
+            SleepEvent::Suspending(lock) => (PowerState::Off, Some(lock)),
+            SleepEvent::Resumed => (PowerState::On, None),
+        };
+        let mut answers = Vec::new();
+        for slot in self.slots.iter().filter(|slot| slot.installed.powered) {
+            let Some(runner) = slot.runner() else { continue };
+            let (sender, receiver) = oneshot::channel();
+            let request = Request::Power { driver: Selector::default(), state };
+            if runner.send(Order { request, reply: sender }).is_ok() {
+                answers.push(receiver);
+            }
+        }
+        tokio::task::spawn_local(async move {
+            for answer in answers {
+                if let Ok(Err(error)) = answer.await {
+                    tracing::error!("around the machine's sleep: {error}");
+                }
+            }
+            drop(lock);
+        });
     }
 
     /// The drivers that are installed and the number of those that run.
@@ -132,6 +183,7 @@ impl Daemon {
                 }
             }
             Event::Ended { driver, error } => self.on_ended(driver, error),
+            Event::Sleep(event) => self.on_sleep(event),
             Event::Retry { driver } => {
                 let waiting = |slot: &&Slot| slot.id == driver && matches!(slot.phase, Phase::Waiting);
                 if self.slots.iter().any(|slot| waiting(&slot) && slot.installed.enabled) {
@@ -405,6 +457,14 @@ impl Daemon {
         if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
             tracing::error!("{left} driver(s) did not stop in time");
         }
+    }
+}
+
+/// When the service manager wants to hear from the daemon again; never, where it does not watch.
+async fn next_sign_of_life(due: &mut Option<Interval>) {
+    match due {
+        Some(due) => drop(due.tick().await),
+        None => std::future::pending().await,
     }
 }
 

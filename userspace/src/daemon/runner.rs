@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::suspend::SleepEvent;
 use crate::control::protocol::Request;
 use crate::control::{self, Answer};
 use crate::driver::PowerState;
@@ -50,6 +51,8 @@ pub(super) enum Event {
         /// In one line, why, unless it was told to.
         error: Option<String>,
     },
+    /// The machine goes to sleep or is awake again.
+    Sleep(SleepEvent),
     /// It is time to start a failed driver again.
     Retry { driver: u64 },
     /// A driver has answered a request that the daemon has to take note of.

@@ -16,7 +16,7 @@ mod stop;
 mod switch;
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
@@ -53,6 +53,7 @@ pub struct Supervisor {
     claimed: bool,
     switches: Switches,
     info: RunInfo,
+    started: Instant,
 }
 
 impl Supervisor {
@@ -69,7 +70,9 @@ impl Supervisor {
     pub async fn stats(&mut self) -> Result<PortStats, ProgramError> {
         let snapshots = self.snapshots().await;
         let counters = self.program.counters()?;
-        Ok(PortStats::collect(&self.iface, self.driver, counters, &snapshots))
+        let mut stats = PortStats::collect(&self.iface, self.driver, counters, &snapshots);
+        stats.uptime_ns = Some(self.started.elapsed().as_nanos() as u64);
+        Ok(stats)
     }
 
     async fn snapshots(&self) -> Vec<WorkerSnapshot> {

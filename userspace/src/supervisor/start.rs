@@ -1,6 +1,7 @@
 //! Starting a driver.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
@@ -46,6 +47,7 @@ impl Supervisor {
             link,
             frame_log,
             reports: Vec::new(),
+            started: Instant::now(),
             sockets: Vec::new(),
             claimed: false,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },

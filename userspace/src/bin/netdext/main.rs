@@ -1,19 +1,25 @@
 //! The command line of netdext.
 
+mod completions;
 mod daemon;
 mod driver_args;
 mod lab;
 mod lifecycle;
+mod man;
+mod observe;
 mod output;
 mod run;
 mod select;
 mod signals;
+mod stats;
+mod top;
 mod units;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use netdext::control::ClientError;
 use netdext::error::one_line;
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
@@ -55,11 +61,22 @@ enum Command {
     Power(lifecycle::PowerArgs),
     /// The veth pair to try a driver on
     Lab(lab::Args),
+    /// The counts of running drivers
+    Stats(stats::Args),
+    /// The counts of running drivers with rates, on the whole terminal
+    Top(top::Args),
+    /// Completions for a shell, to standard output
+    Completions(completions::Args),
+    /// The manual, to standard output or into a directory
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr(matches!(&cli.command, Command::Run(args) if args.log_frames));
+    // A log would be written across the screen of `top`.
+    if !matches!(cli.command, Command::Top(_)) {
+        log_to_stderr(matches!(&cli.command, Command::Run(args) if args.log_frames));
+    }
     let result = match &cli.command {
         Command::Run(args) => run::run(args),
         Command::Daemon(args) => daemon::run(args),
@@ -71,6 +88,10 @@ fn main() -> ExitCode {
         Command::Disable(args) => lifecycle::disable(args),
         Command::Power(args) => lifecycle::power(args),
         Command::Lab(args) => lab::run(args),
+        Command::Stats(args) => stats::run(args),
+        Command::Top(args) => top::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => man::run(args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +120,7 @@ fn exit_status(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
+            || cause.downcast_ref().is_some_and(ClientError::is_permission)
     });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::Context;
 use netdext::link::attachment::XdpHook;
 use netdext::stats::{Name, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
@@ -184,5 +185,28 @@ pub fn print_json<T: Serialize>(object: &T) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
         Err(error) => eprintln!("netdext: cannot write JSON: {error}"),
+    }
+}
+
+/// Whether somebody reads what is written to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    There,
+    /// It closed its end, as `head` does.
+    Gone,
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+///
+/// It cannot be written, for another reason than that its reader is gone.
+pub fn write_stdout(text: &[u8]) -> anyhow::Result<Reader> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error).context("write to standard output"),
     }
 }

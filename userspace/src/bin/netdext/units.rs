@@ -22,6 +22,16 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time from one look at the counts to the next: 100 ms to an hour.
+pub fn watch_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("from 100ms to 1h; for example 1s".to_owned())
+    }
+}
+
 /// Events per second, such as `10000/s`.
 pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.strip_suffix("/s").and_then(|number| number.parse::<f64>().ok());
@@ -64,6 +74,14 @@ mod tests {
     fn an_interval_is_from_ten_microseconds_to_a_day() {
         assert!(interval("10us").is_ok() && interval("24h").is_ok());
         assert!(interval("9us").is_err() && interval("25h").is_err() && interval("0s").is_err());
+    }
+
+    #[test]
+    fn counts_are_looked_at_every_tenth_of_a_second_to_every_hour() {
+        assert!(watch_interval("100ms").is_ok() && watch_interval("1h").is_ok());
+        for bad in ["99ms", "61m", "1"] {
+            assert!(watch_interval(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
+        }
     }
 
     #[test]
