@@ -4,6 +4,8 @@ use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,8 @@ pub fn quick() -> ServerConfig {
 pub struct Fixture {
     pub dir: RuntimeDir,
     pub path: PathBuf,
+    /// How many producers of streams have ended.
+    pub ended: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
     _temp: Option<TempDir>,
@@ -58,15 +62,17 @@ impl Fixture {
         let socket = dir.bind(name).unwrap();
         let path = socket.path().to_owned();
         let (stop, stopped) = oneshot::channel();
+        let ended = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ended);
         let thread = std::thread::spawn(move || {
             block_on(async {
                 let server = Server::new(socket, config).unwrap();
                 let (sender, requests) = mpsc::channel(8);
-                tokio::spawn(own(requests, drivers));
+                tokio::spawn(own(requests, drivers, count));
                 server.serve(sender, async { drop(stopped.await) }).await;
             });
         });
-        Self { dir, path, stop: Some(stop), thread: Some(thread), _temp: None }
+        Self { dir, path, ended, stop: Some(stop), thread: Some(thread), _temp: None }
     }
 
     pub fn client(&self) -> Client {
@@ -115,7 +121,7 @@ pub fn entry(iface: &str) -> ListEntry {
     }
 }
 
-async fn own(mut requests: mpsc::Receiver<Incoming>, drivers: Vec<ListEntry>) {
+async fn own(mut requests: mpsc::Receiver<Incoming>, drivers: Vec<ListEntry>, ended: Arc<AtomicUsize>) {
     while let Some(Incoming { request, peer, answer }) = requests.recv().await {
         assert_eq!(peer.pid, Some(std::process::id()));
         if let Request::Reload { .. } = request {
@@ -125,28 +131,28 @@ async fn own(mut requests: mpsc::Receiver<Incoming>, drivers: Vec<ListEntry>) {
             });
             continue;
         }
-        if let Some(reply) = answer_to(request, &drivers) {
+        if let Some(reply) = answer_to(request, &drivers, &ended) {
             let _ = answer.send(reply);
         }
     }
 }
 
 /// `None` drops the request.
-fn answer_to(request: Request, drivers: &[ListEntry]) -> Option<Answer> {
+fn answer_to(request: Request, drivers: &[ListEntry], ended: &Arc<AtomicUsize>) -> Option<Answer> {
     Some(match request {
         Request::Hello {} => {
             Reply::json(&ServerInfo { version: "0.1.0".to_owned(), pid: std::process::id(), daemon: true })
         }
         Request::List {} => Reply::json(&drivers),
         Request::Ioreg {} => Reply::json(&"x".repeat(LARGE)),
-        Request::Capture { ring_size, .. } => Ok(stream(ring_size.unwrap_or(16))),
+        Request::Capture { ring_size, .. } => Ok(stream(ring_size.unwrap_or(16), Arc::clone(ended))),
         Request::InjectStop { .. } => return None,
         _ => Err(ErrorObject::new(ErrorCode::NotFound, "there is no such thing here")),
     })
 }
 
 /// So many numbered chunks as fast as they can be made; those without room are dropped.
-fn stream(chunks: u32) -> Reply {
+fn stream(chunks: u32, ended: Arc<AtomicUsize>) -> Reply {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::spawn(move || {
         for number in 0..chunks {
@@ -157,7 +163,7 @@ fn stream(chunks: u32) -> Reply {
                 Err(mpsc::error::TrySendError::Closed(_)) => break,
             }
         }
-        crate::streams::PRODUCED.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        ended.fetch_add(1, Ordering::SeqCst);
     });
     Reply::Stream(receiver)
 }

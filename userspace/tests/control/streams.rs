@@ -1,15 +1,12 @@
 //! Byte streams out of the server.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use netdext::control::protocol::{Request, Selector, ServerInfo};
 
 use crate::fixture::{Fixture, quick, wait_until};
-
-/// How many producers have ended. One test uses it.
-pub static PRODUCED: AtomicUsize = AtomicUsize::new(0);
 
 fn capture(chunks: u32) -> Request {
     Request::Capture { driver: Selector::default(), filter: None, snaplen: None, ring_size: Some(chunks) }
@@ -33,7 +30,7 @@ fn a_reader_that_pauses_stops_neither_producer_nor_other_clients_and_a_closed_on
     const CHUNKS: u32 = 20_000;
     let fixture = Fixture::start(quick());
     let mut paused = fixture.client().capture(&capture(CHUNKS)).unwrap();
-    wait_until("the producer ends although nobody reads", || PRODUCED.load(Ordering::SeqCst) > 0);
+    wait_until("the producer ends although nobody reads", || fixture.ended.load(Ordering::SeqCst) > 0);
     fixture.client().request::<ServerInfo>(&Request::Hello {}).unwrap();
     // Longer than an answer may wait to be read: a stream may.
     std::thread::sleep(quick().write + Duration::from_millis(100));
@@ -44,10 +41,12 @@ fn a_reader_that_pauses_stops_neither_producer_nor_other_clients_and_a_closed_on
     assert!(found.len() < CHUNKS as usize, "the rest was dropped by the producer");
 
     // A producer that would never end by itself.
-    let ended = PRODUCED.load(Ordering::SeqCst);
+    let ended = fixture.ended.load(Ordering::SeqCst);
     let endless = fixture.client().capture(&capture(u32::MAX)).unwrap();
     drop(endless);
-    wait_until("the producer hears that the client has gone", || PRODUCED.load(Ordering::SeqCst) > ended);
+    wait_until("the producer hears that the client has gone", || {
+        fixture.ended.load(Ordering::SeqCst) > ended
+    });
 }
 
 #[test]
