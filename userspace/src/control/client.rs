@@ -17,6 +17,8 @@ use super::socket::{connect, peer};
 
 /// How long a server has for an answer unless [`Client::set_timeout`] says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a process has to list its drivers while one is looked for.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The longest answer that is read, in bytes: far more than any is, so that a mad server fills no memory.
 const ANSWER_MAX: usize = 64 << 20;
 /// Bytes read at a time.
@@ -104,8 +106,10 @@ impl Client {
         let mut found = Vec::new();
         let mut failed = None;
         for mut client in Self::all(dir)? {
+            client.set_timeout(LOOKUP_TIMEOUT);
             match client.request::<Vec<ListEntry>>(&Request::List {}) {
                 Ok(entries) => {
+                    client.set_timeout(DEFAULT_TIMEOUT);
                     let fitting = entries.into_iter().filter(|entry| entry.is_meant_by(selector));
                     let fitting: Vec<_> = fitting.collect();
                     found.push((client, fitting));

@@ -198,3 +198,23 @@ impl Drop for ControlSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_that_accepts_nobody_counts_as_alive() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RuntimeDir::at(temp.path());
+        let path = dir.socket(SocketName::Daemon);
+        let socket = new_socket().unwrap();
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&socket, 0).unwrap();
+        let waiting = connect(&path, Duration::from_millis(20)).unwrap();
+        let error = connect(&path, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(matches!(dir.bind(SocketName::Daemon), Err(BindError::InUse { pid: None, .. })));
+        drop(waiting);
+    }
+}

@@ -129,15 +129,17 @@ impl Store {
                 .and_then(|()| fs::rename(&next, &file))
                 .inspect_err(|_| drop(fs::remove_file(&next)))
         };
-        // From here on the new state counts. That the directory is synced makes it outlast a loss of
-        // power; a failure there is no reason to say that nothing was changed.
-        replaced
-            .map(|()| {
-                if let Err(error) = self.handle.sync_all() {
-                    tracing::warn!(path = %self.dir.path.display(), %error, "cannot sync the state directory");
-                }
-            })
-            .map_err(|source| RegistryError::Io { action: "write the state file", path: file, source })
+        replaced.map_err(|source| RegistryError::Io {
+            action: "write the state file",
+            path: file,
+            source,
+        })?;
+        // From here on the new state counts. That the directory is synced makes it outlast a loss of power; a
+        // failure there is no reason to say that nothing was changed.
+        if let Err(error) = self.handle.sync_all() {
+            tracing::warn!(path = %self.dir.path.display(), %error, "cannot sync the state directory");
+        }
+        Ok(())
     }
 }
 
