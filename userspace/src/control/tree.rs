@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ioreg::Entry;
 use super::list::ListEntry;
@@ -54,9 +54,9 @@ pub fn build(facts: &Facts) -> Entry {
     if let Some(stats) = stats {
         driver = driver
             .with("driver", &*stats.driver)
-            .with("counters", json!(stats.counters))
-            .with("drops", json!(stats.drops))
-            .with("verdicts", json!(stats.verdicts));
+            .with("counters", counted(&json!(stats.counters)))
+            .with("drops", counted(&json!(stats.drops)))
+            .with("verdicts", counted(&json!(stats.verdicts)));
         // Frames that are out of the pool are held by somebody.
         let census = &stats.census;
         driver.retain += u64::from(census.user + census.rx_lent + census.tx_lent);
@@ -103,4 +103,10 @@ fn queue_entries(queue: &QueueStats, next: &mut impl FnMut() -> u64) -> [Entry; 
         Entry::new(name("tx-completion"), "TxCompletionQueue", next())
             .with("tx_in_flight", queue.tx_in_flight),
     ]
+}
+
+/// Named counts without those that are zero: there are many.
+fn counted(counts: &Value) -> Value {
+    let some = |(name, count): (&String, &Value)| (*count != json!(0)).then(|| (name.clone(), count.clone()));
+    counts.as_object().map_or(Value::Null, |counts| counts.iter().filter_map(some).collect())
 }

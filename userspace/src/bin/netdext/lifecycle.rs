@@ -1,6 +1,7 @@
 //! Installed drivers: `netdext install|uninstall|list|ioreg|enable|disable|power`.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
@@ -17,6 +18,9 @@ use crate::select::DriverChoice;
 
 /// The team that stands for a driver unless another is given.
 const DEFAULT_TEAM: &str = "NETDEXT000";
+
+/// How long a driver may take to start: a queue that is still busy is tried for seconds.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub struct InstallArgs {
@@ -81,6 +85,7 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
     };
     // A daemon that is not there is said before anything is asked.
     let mut daemon = Client::daemon(&RuntimeDir::from_env())?;
+    daemon.set_timeout(INSTALL_TIMEOUT);
     if !args.driver.yes && std::io::stdin().is_terminal() && !confirmed(&identity, &spec.iface)? {
         bail!("not installed: it was not confirmed");
     }
@@ -103,8 +108,12 @@ fn confirmed(identity: &Identity, iface: &str) -> anyhow::Result<bool> {
 /// `netdext uninstall`.
 pub fn uninstall(args: &ChoiceArgs) -> anyhow::Result<()> {
     let request = Request::Uninstall { driver: args.driver.selector() };
-    let entry = Client::daemon(&RuntimeDir::from_env())?.request(&request)?;
-    show(&entry, "uninstalled", args.json);
+    let entry: ListEntry = Client::daemon(&RuntimeDir::from_env())?.request(&request)?;
+    if args.json {
+        print_json(&entry);
+    } else {
+        say!("uninstalled: {entry}");
+    }
     Ok(())
 }
 
