@@ -20,7 +20,7 @@ use netdext::link::{
 };
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
-    maps::{MAP_NAMES, PROGRAM},
+    maps::{MAP_NAMES, OWNED, PROGRAM},
     verdict,
 };
 use rustix::{
@@ -49,7 +49,10 @@ fn config() -> ProgramConfig {
         log_frames: false,
         mac: MAC,
         addresses: vec![OWNED_V4.into(), OWNED_V6.into()],
+        broadcasts: Vec::new(),
         steer_all: false,
+        answer: false,
+        answer_limit: None,
         queues: 2,
     }
 }
@@ -65,8 +68,8 @@ impl PortView for Host {
         self.config
     }
 
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        self.v4.contains(&address)
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        if self.v4.contains(&address) { OWNED } else { 0 }
     }
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {

@@ -1,6 +1,7 @@
 //! What to run, and what is refused before anything is touched.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use rustix::thread::sched_getaffinity;
@@ -11,6 +12,7 @@ use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
+use crate::proto::broadcast;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
 const LINK_HEADER_MAX: usize = 14 + 2 * 4;
@@ -39,6 +41,10 @@ pub struct RunConfig {
     pub queues: QueueSelection,
     /// Every frame goes to the driver.
     pub steer_all: bool,
+    /// Requests for the addresses are answered by the XDP program while the driver is enabled.
+    pub answer: bool,
+    /// Answers of the XDP program that each source gets a second.
+    pub answer_limit: Option<NonZeroU32>,
     /// Do so even on the interface of the default route.
     pub cut_off: bool,
     /// Take another XDP program off the interface.
@@ -49,6 +55,17 @@ pub struct RunConfig {
     pub rings: RingSizes,
     /// Makes the driver.
     pub driver: Arc<dyn DriverFactory>,
+}
+
+impl RunConfig {
+    /// The broadcast addresses of the driver's networks.
+    pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
+        let broadcast = |&(address, prefix)| match address {
+            IpAddr::V4(address) => broadcast(address, prefix),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(broadcast).collect()
+    }
 }
 
 /// Why a driver could not be started. Nothing is left behind then.

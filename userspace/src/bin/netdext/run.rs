@@ -1,6 +1,7 @@
 //! `netdext run`: a driver on an interface, in the foreground.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,14 @@ pub struct Args {
     /// Which frames go to the driver besides those for its addresses: `all` means every frame
     #[arg(long, value_enum, value_name = "RULE")]
     steer: Option<Steer>,
+    /// Answer ARP, neighbour solicitations and echo requests for the addresses inside the XDP program. What it
+    /// can't answer still goes to the driver
+    #[arg(long)]
+    answer: bool,
+    /// How many answers of the XDP program each source gets, and as many at once; what it asks beyond that is
+    /// dropped. For example 1000/s [default: no limit]
+    #[arg(long, value_name = "N/s", value_parser = units::whole_rate, requires = "answer")]
+    answer_limit: Option<NonZeroU32>,
     /// From enabling the interface to the first echo requests
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
     first: Duration,
@@ -199,6 +208,8 @@ async fn foreground(
         wait: args.wait.parse::<WaitStrategy>()?,
         queues: args.queues.unwrap_or(QueueSelection::All),
         steer_all: matches!(args.steer, Some(Steer::All)),
+        answer: args.answer,
+        answer_limit: args.answer_limit,
         cut_off: args.yes,
         replace: args.replace,
         log_frames: args.log_frames,
