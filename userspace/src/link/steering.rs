@@ -302,6 +302,14 @@ impl ProgramCounters {
         meant.saturating_sub(self.get(Counter::NoSocket))
     }
 
+    /// By name: frames answered without the driver, and those dropped because their source had its share.
+    #[must_use]
+    pub fn answers(&self) -> [(&'static str, u64); Counter::ANSWERED.len() + 1] {
+        let [arp, solicitation, echo4, echo6] = Counter::ANSWERED;
+        [arp, solicitation, echo4, echo6, Counter::AnswerRateLimited]
+            .map(|counter| (counter.name(), self.get(counter)))
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
