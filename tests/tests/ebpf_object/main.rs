@@ -3,6 +3,7 @@
 //! Frames go through `BPF_PROG_TEST_RUN`, so no device and no traffic is involved; attaching is tried in a network
 //! namespace of its own. Root is needed.
 
+mod answers;
 mod attach;
 mod frames;
 
