@@ -42,7 +42,10 @@ fn load(device: &Device) -> SteeringProgram {
         log_frames: false,
         mac: device.mac,
         addresses: Vec::new(),
+        broadcasts: Vec::new(),
         steer_all: false,
+        answer: false,
+        answer_limit: None,
         queues: 1,
     };
     SteeringProgram::load(&config).unwrap()

@@ -43,6 +43,16 @@ counters! {
     DriverEcho6Reply = "driver_echo6_reply",
     /// Any frame while everything is steered to the driver.
     DriverSteerAll = "driver_steer_all",
+    /// ARP request for an owned address, answered here.
+    AnsweredArp = "answered_arp",
+    /// Neighbour solicitation for an owned address, answered here.
+    AnsweredNeighborSolicitation = "answered_neighbor_solicitation",
+    /// ICMP echo request to an owned address, answered here.
+    AnsweredEcho4 = "answered_echo4",
+    /// ICMPv6 echo request to an owned address, answered here.
+    AnsweredEcho6 = "answered_echo6",
+    /// A request that would be answered here, from a source that has had its share of answers: dropped.
+    AnswerRateLimited = "answer_rate_limited",
     /// Well-formed, but of no kind that a driver takes.
     KernelOther = "kernel_other",
     /// Of a kind that a driver takes, but for an address that isn't owned.
@@ -106,6 +116,10 @@ impl Counter {
         Self::DriverEcho6Reply,
         Self::DriverSteerAll,
     ];
+
+    /// The verdicts that a frame was answered without the driver.
+    pub const ANSWERED: [Self; 4] =
+        [Self::AnsweredArp, Self::AnsweredNeighborSolicitation, Self::AnsweredEcho4, Self::AnsweredEcho6];
 
     /// The last of the counters of which each frame gets exactly one.
     pub const LAST_VERDICT: Self = Self::DatagramTooLong;

@@ -1,4 +1,4 @@
-//! Who gets a frame: the driver or the kernel.
+//! Who gets a frame: the driver, the kernel, or its sender as an answer.
 //!
 //! | Frame, to our MAC address or a group | to the driver when |
 //! |---|---|
@@ -7,12 +7,15 @@
 //! | neighbour advertisement | the destination is owned, to our MAC address |
 //! | ICMP or ICMPv6 echo request or reply | the destination is owned, to our MAC address |
 //!
+//! With [`Config::ANSWER`] requests among them are answered at once, where [`reply`] can.
+//!
 //! All else is the kernel's: frames to other stations (promiscuous mode), fragments, other kinds, and malformed frames,
 //! which its own stack drops properly.
 
 use crate::{
+    answer::{Reply, reply},
     counter::Counter,
-    maps::Config,
+    maps::{Config, OWNED},
     parse::{Address, Kind, Malformed, Parsed, parse},
     reader::Reader,
 };
@@ -24,6 +27,8 @@ pub enum Verdict {
     Driver,
     /// On to the kernel's stack.
     Kernel,
+    /// Back to its sender, as this reply.
+    Answer(Reply),
 }
 
 /// A verdict and the one counter that the frame adds to.
@@ -39,32 +44,58 @@ pub struct Decision {
 pub trait PortView {
     /// The port's MAC address and flags.
     fn config(&self) -> Config;
-    /// Whether the port owns this IPv4 address.
-    fn owns_v4(&self, address: [u8; 4]) -> bool;
+    /// What the port knows of this IPv4 address: [`OWNED`], [`BROADCAST`](crate::maps::BROADCAST), both, or 0.
+    fn v4(&self, address: [u8; 4]) -> u32;
     /// Whether the port owns this IPv6 address.
     fn owns_v6(&self, address: [u8; 16]) -> bool;
 }
 
-/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out.
+/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out; one
+/// more, at the source, for a request that is answered.
 #[inline(always)]
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
     let config = port.config();
-    if config.steers_all() {
+    if config.steers_all() && !config.answers() {
         return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
     }
-    match judge(frame, port, config.mac) {
-        Ok(reason) => Decision { action: Verdict::Driver, reason },
-        Err(reason) => Decision { action: Verdict::Kernel, reason },
+    match judge(frame, port, &config) {
+        decision @ Decision { action: Verdict::Answer(_), .. } => decision,
+        _ if config.steers_all() => Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll },
+        decision => decision,
     }
 }
 
-/// `Ok` for the driver, `Err` for the kernel.
 #[inline(always)]
-fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(
+fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P, config: &Config) -> Decision {
+    let Meant { parsed, reason, use_of_destination } = match meant_for_driver(frame, port, config.mac) {
+        Ok(meant) => meant,
+        Err(reason) => return Decision { action: Verdict::Kernel, reason },
+    };
+    // An address that is also a broadcast address is answered for by the driver, which tells the two apart.
+    if config.answers()
+        && use_of_destination == OWNED
+        && let Some(reply) = reply(frame, &parsed, port, config.mac)
+    {
+        return Decision { action: Verdict::Answer(reply), reason: reply.answered() };
+    }
+    Decision { action: Verdict::Driver, reason }
+}
+
+/// A frame that the driver takes.
+struct Meant {
+    parsed: Parsed,
+    reason: Counter,
+    /// What the port knows of the address that it is for.
+    use_of_destination: u32,
+}
+
+/// `Err` is the reason why the frame is the kernel's.
+#[inline(always)]
+fn meant_for_driver<R: Reader + ?Sized, P: PortView + ?Sized>(
     frame: &R,
     port: &P,
     mac: [u8; 6],
-) -> Result<Counter, Counter> {
+) -> Result<Meant, Counter> {
     let link_destination: [u8; 6] = frame.read(0).ok_or(Counter::TruncatedEthernet)?;
     // The group bit; broadcast is a group too.
     let group = link_destination[0] & 1 != 0;
@@ -90,21 +121,26 @@ fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(
     if group && !matches!(parsed.kind, Kind::ArpRequest | Kind::ArpReply | Kind::NeighborSolicitation) {
         return Err(Counter::KernelGroupMac);
     }
-    if owns(&parsed, port) { Ok(reason) } else { Err(Counter::KernelNotOwned) }
+    let use_of_destination = use_of_destination(&parsed, port);
+    if use_of_destination & OWNED == 0 {
+        return Err(Counter::KernelNotOwned);
+    }
+    Ok(Meant { parsed, reason, use_of_destination })
 }
 
+/// [`OWNED`] if the frame is for an owned address, with [`BROADCAST`](crate::maps::BROADCAST) if it is one too.
 #[inline(always)]
-fn owns<P: PortView + ?Sized>(parsed: &Parsed, port: &P) -> bool {
+fn use_of_destination<P: PortView + ?Sized>(parsed: &Parsed, port: &P) -> u32 {
+    let v6 = |address| if port.owns_v6(address) { OWNED } else { 0 };
     match parsed.destination {
-        // Multicast, reserved and limited broadcast are never owned (RFC 1112, RFC 1122); a subnet's broadcast
-        // address isn't because nobody can add it as the port's own.
-        Address::V4(address) => address[0] < 224 && port.owns_v4(address),
+        // Multicast, reserved and limited broadcast are never owned (RFC 1112, RFC 1122).
+        Address::V4(address) if address[0] < 224 => port.v4(address),
         Address::V6(destination) if matches!(parsed.kind, Kind::NeighborSolicitation) => {
             let target = parsed.target;
-            (destination == target || destination == solicited_node(target)) && port.owns_v6(target)
+            if destination == target || destination == solicited_node(target) { v6(target) } else { 0 }
         }
-        Address::V6(destination) => destination[0] != 0xff && port.owns_v6(destination),
-        Address::None => false,
+        Address::V6(destination) if destination[0] != 0xff => v6(destination),
+        Address::V4(_) | Address::V6(_) | Address::None => 0,
     }
 }
 

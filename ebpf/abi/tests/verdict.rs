@@ -7,7 +7,8 @@ use std::collections::HashSet;
 
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
 use netdext_abi::{
-    COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, parse, verdict,
+    COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, maps::OWNED,
+    parse, verdict,
 };
 use proptest::prelude::*;
 
@@ -22,8 +23,8 @@ impl PortView for Host {
         self.config
     }
 
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        self.v4.contains(&address)
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        if self.v4.contains(&address) { OWNED } else { 0 }
     }
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {
@@ -49,6 +50,9 @@ fn every_frame_of_the_table_gets_its_verdict() {
 fn the_table_has_every_verdict_but_those_that_need_a_huge_or_tiny_frame() {
     let mut met: HashSet<_> = table().into_iter().map(|case| case.expected).collect();
     met.extend([Counter::DriverSteerAll, Counter::TruncatedEthernet, Counter::DatagramTooLong]);
+    // The frames of the table have no checksums, so none of them is answered.
+    met.extend(Counter::ANSWERED);
+    met.insert(Counter::AnswerRateLimited);
     for counter in Counter::ALL.into_iter().take_while(|counter| *counter != Counter::NoSocket) {
         assert!(met.contains(&counter), "no frame gives {}", counter.name());
     }
@@ -62,8 +66,10 @@ fn the_table_has_every_verdict_but_those_that_need_a_huge_or_tiny_frame() {
 #[test]
 fn steering_all_takes_even_malformed_frames_and_those_to_other_stations() {
     for case in table() {
-        let decision = verdict(&*case.frame, &host(Config::STEER_ALL));
-        assert_eq!(decision, Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll });
+        for flags in [Config::STEER_ALL, Config::STEER_ALL | Config::ANSWER] {
+            let decision = verdict(&*case.frame, &host(flags));
+            assert_eq!(decision, Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll });
+        }
     }
 }
 

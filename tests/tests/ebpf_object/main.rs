@@ -3,6 +3,7 @@
 //! Frames go through `BPF_PROG_TEST_RUN`, so no device and no traffic is involved; attaching is tried in a network
 //! namespace of its own. Root is needed.
 
+mod answers;
 mod attach;
 mod frames;
 
@@ -20,7 +21,7 @@ use netdext::link::{
 };
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
-    maps::{MAP_NAMES, PROGRAM},
+    maps::{MAP_NAMES, OWNED, PROGRAM},
     verdict,
 };
 use rustix::{
@@ -49,7 +50,10 @@ fn config() -> ProgramConfig {
         log_frames: false,
         mac: MAC,
         addresses: vec![OWNED_V4.into(), OWNED_V6.into()],
+        broadcasts: Vec::new(),
         steer_all: false,
+        answer: false,
+        answer_limit: None,
         queues: 2,
     }
 }
@@ -65,8 +69,8 @@ impl PortView for Host {
         self.config
     }
 
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        self.v4.contains(&address)
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        if self.v4.contains(&address) { OWNED } else { 0 }
     }
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {

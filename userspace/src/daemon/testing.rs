@@ -22,6 +22,8 @@ pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
             wait: WaitStrategy::Adaptive,
             queues: None,
             steer: Vec::new(),
+            answer: false,
+            answer_limit: None,
             yes: false,
             replace: false,
             lab: false,

@@ -5,7 +5,8 @@
 //! false, and a killed process leaves its program on the interface, where the next start finds it as a foreign one.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -57,8 +58,14 @@ pub struct ProgramConfig {
     pub mac: [u8; 6],
     /// The addresses that the port owns.
     pub addresses: Vec<IpAddr>,
-    /// Every frame goes to the driver, whatever it is.
+    /// The broadcast addresses of its networks: nobody is answered there.
+    pub broadcasts: Vec<Ipv4Addr>,
+    /// Every frame goes to the driver, but what `answer` answers.
     pub steer_all: bool,
+    /// Requests for the addresses are answered without the driver; see [`SteeringMaps::set_answer`].
+    pub answer: bool,
+    /// Answers without the driver that each source gets a second; see [`SteeringMaps::set_answer_limit`].
+    pub answer_limit: Option<NonZeroU32>,
     /// Rx queues that can have a socket.
     pub queues: u32,
 }
@@ -109,7 +116,8 @@ impl SteeringProgram {
     pub fn load(config: &ProgramConfig) -> Result<Self, ProgramError> {
         let log_frames = u8::from(config.log_frames);
         // Twice as many as asked for, so that addresses can be added while running.
-        let wanted = u32::try_from(config.addresses.len().saturating_mul(2)).unwrap_or(u32::MAX);
+        let entries = config.addresses.len().saturating_add(config.broadcasts.len());
+        let wanted = u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX);
         let addresses = DEFAULT_ADDRESSES.max(wanted);
         let mut ebpf = EbpfLoader::new()
             .override_global(LOG_FRAMES, &log_frames, true)
@@ -119,10 +127,15 @@ impl SteeringProgram {
             .load(OBJECT)
             .map_err(load_error)?;
         let mut maps = SteeringMaps::take(&mut ebpf)?;
-        let flags = if config.steer_all { Config::STEER_ALL } else { 0 };
-        maps.set_config(Config { mac: config.mac, flags })?;
+        let steer_all = if config.steer_all { Config::STEER_ALL } else { 0 };
+        let answer = if config.answer { Config::ANSWER } else { 0 };
+        maps.set_config(Config { mac: config.mac, flags: steer_all | answer })?;
+        maps.set_answer_limit(config.answer_limit)?;
         for address in &config.addresses {
             maps.add_address(*address)?;
+        }
+        for address in &config.broadcasts {
+            maps.set_broadcast(*address, true)?;
         }
         let xdp = xdp_mut(&mut ebpf).map_err(load_error)?;
         xdp.load().map_err(|error| load_error(error.into()))?;

@@ -1,6 +1,7 @@
 //! What to run, and what is refused before anything is touched.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use rustix::thread::sched_getaffinity;
@@ -8,10 +9,12 @@ use rustix::thread::sched_getaffinity;
 use super::SwitchError;
 use crate::dispatch::{SpawnError, WaitStrategy};
 use crate::driver::{DriverFactory, PowerState};
+use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
+use crate::proto::broadcast;
 
 /// Packets that one callback gets at the most.
 pub(super) const CALLBACK_BATCH: usize = 64;
@@ -43,6 +46,10 @@ pub struct RunConfig {
     pub queues: QueueSelection,
     /// Every frame goes to the driver.
     pub steer_all: bool,
+    /// Requests for the addresses are answered by the XDP program while the driver is enabled.
+    pub answer: bool,
+    /// Answers of the XDP program that each source gets a second.
+    pub answer_limit: Option<NonZeroU32>,
     /// Do so even on the interface of the default route.
     pub cut_off: bool,
     /// Take another XDP program off the interface.
@@ -57,6 +64,17 @@ pub struct RunConfig {
     pub enabled: bool,
     /// The power state to start in.
     pub power: PowerState,
+}
+
+impl RunConfig {
+    /// The broadcast addresses of the driver's networks.
+    pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
+        let broadcast = |&(address, prefix)| match address {
+            IpAddr::V4(address) => broadcast(address, prefix),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(broadcast).collect()
+    }
 }
 
 /// Why a driver could not be started. Nothing is left behind then.
@@ -106,6 +124,9 @@ pub enum StartError {
     /// The XDP program.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The other end of the pair is not ready for answers of the XDP program.
+    #[error(transparent)]
+    PeerNapi(#[from] PeerNapiError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] SpawnError),

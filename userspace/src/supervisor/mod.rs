@@ -27,6 +27,7 @@ pub use self::report::{EndReason, RunError, RunInfo, RunReport};
 pub use self::switch::SwitchError;
 use self::switch::Switches;
 use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};
+use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvent, LinkEvents};
 use crate::stats::PortStats;
@@ -42,6 +43,10 @@ pub struct Supervisor {
     iface: String,
     driver: &'static str,
     program: SteeringProgram,
+    // Whether the XDP program answers while the driver is enabled.
+    answer: bool,
+    // After `program`: answers need it.
+    peer_napi: Option<PeerNapi>,
     workers: Vec<WorkerHandle>,
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +35,10 @@ pub struct DriverSpec {
     pub queues: Option<u32>,
     /// Steering rules, as `--steer` takes them.
     pub steer: Vec<String>,
+    /// Answer ARP, neighbour solicitations and echo requests inside the XDP program.
+    pub answer: bool,
+    /// How many of those answers a source gets in a second; `None` is no limit.
+    pub answer_limit: Option<NonZeroU32>,
     /// Steer even what cuts the host off.
     pub yes: bool,
     /// Take another XDP program off the interface.
@@ -174,6 +179,8 @@ impl DriverSpec {
             wait: self.wait,
             queues: self.queues.map_or(QueueSelection::All, QueueSelection::First),
             steer_all: !self.steer.is_empty(),
+            answer: self.answer,
+            answer_limit: self.answer_limit,
             cut_off: self.yes,
             replace: self.replace,
             log_frames: false,

@@ -11,6 +11,7 @@ use super::{RunInfo, Supervisor};
 use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
 use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
+use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{ProgramConfig, SteeringProgram};
 use crate::link::{Device, LinkEvents};
 use crate::port::Port;
@@ -32,7 +33,11 @@ impl Supervisor {
             log_frames: config.log_frames,
             mac: device.mac,
             addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
+            broadcasts: config.broadcasts(),
             steer_all: config.steer_all,
+            // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
+            answer: false,
+            answer_limit: config.answer_limit,
             queues,
         })?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
@@ -42,6 +47,8 @@ impl Supervisor {
             iface: device.name.clone(),
             driver: config.driver.name(),
             program,
+            answer: config.answer,
+            peer_napi: None,
             workers: Vec::new(),
             events,
             link,
@@ -70,6 +77,10 @@ impl Supervisor {
         queues: u32,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
+        // In skb mode answers go through the peer's ordinary receive path.
+        if config.answer && self.info.attached.mode == XdpHook::Native {
+            self.peer_napi = PeerNapi::prepare(&self.info.device).await?;
+        }
         let cpus = worker_cpus();
         for queue in 0..queues {
             let worker = WorkerConfig {

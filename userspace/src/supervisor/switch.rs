@@ -88,6 +88,7 @@ impl Supervisor {
     async fn set_interface_enable(&mut self, enable: bool) -> Result<(), WorkerError> {
         self.broadcast(|reply| Command::SetInterfaceEnable(enable, reply)).await?;
         self.info.enabled = enable;
+        self.switch_answers();
         Ok(())
     }
 
@@ -99,7 +100,17 @@ impl Supervisor {
             }
             self.claimed = true;
         }
+        self.switch_answers();
         Ok(())
+    }
+
+    /// Lets the XDP program answer exactly while the driver has its frames. A failure is logged only: the
+    /// requests go to the driver then, which answers them too.
+    fn switch_answers(&mut self) {
+        let on = self.answer && self.claimed && self.info.enabled;
+        if let Err(error) = self.program.maps_mut().set_answer(on) {
+            tracing::error!(iface = %self.iface, on, "switch the answers of the XDP program: {error}");
+        }
     }
 
     /// Takes the sockets out of the XSKMAP, so that frames pass to the kernel, and waits until those that were
@@ -110,6 +121,7 @@ impl Supervisor {
         }
         self.quiesce(QUIESCE_BEFORE_SWITCH).await;
         self.claimed = false;
+        self.switch_answers();
         for (queue, _) in &self.sockets {
             self.program.remove_socket(*queue)?;
         }

@@ -1,6 +1,7 @@
 //! The flags that say which driver to run and how: those of `netdext run` and `netdext install`.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -39,6 +40,14 @@ pub struct DriverArgs {
     /// Which frames go to the driver besides those for its addresses: `all` means every frame
     #[arg(long, value_enum, value_name = "RULE")]
     steer: Option<Steer>,
+    /// Answer ARP, neighbour solicitations and echo requests for the addresses inside the XDP program. What it
+    /// can't answer still goes to the driver
+    #[arg(long)]
+    answer: bool,
+    /// How many answers of the XDP program each source gets, and as many at once; what it asks beyond that is
+    /// dropped. For example 1000/s [default: no limit]
+    #[arg(long, value_name = "N/s", value_parser = units::whole_rate, requires = "answer")]
+    answer_limit: Option<NonZeroU32>,
     /// From enabling the interface to the first echo requests
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
     first: Duration,
@@ -133,6 +142,8 @@ impl DriverArgs {
                 Some(QueueSelection::All) | None => None,
             },
             steer: self.steer.iter().map(|Steer::All| "all".to_owned()).collect(),
+            answer: self.answer,
+            answer_limit: self.answer_limit,
             yes: self.yes,
             replace: self.replace,
             lab: self.lab,

@@ -79,6 +79,11 @@ async fn foreground(
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     let targets = spec.targets().await?;
+    if spec.answer && spec.injector.is_some() && targets.is_empty() {
+        tracing::warn!(
+            "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
+        );
+    }
     let config = RunConfig { log_frames: args.log_frames, ..spec.resolve().await? };
     let mut supervisor = Supervisor::start(&config).await?;
     let mut single = Single::new(config.driver.name(), &spec.iface, begun.elapsed());
