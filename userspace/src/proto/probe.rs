@@ -4,7 +4,7 @@
 //!  | Ethernet | IPv4 or IPv6 | type, code, checksum, identifier, sequence | stamp (24 bytes) | 24, 25, 26 ... |
 //! ```
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netdext_abi::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
@@ -74,7 +74,7 @@ pub fn is_intact(payload: &[u8]) -> bool {
 }
 
 /// From which of our addresses to which of a neighbour's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
     /// Over IPv4.
     V4 {
@@ -98,6 +98,14 @@ impl Path {
         match self {
             Self::V4 { .. } => IPV4_LEN + ECHO_LEN,
             Self::V6 { .. } => IPV6_LEN + ECHO_LEN,
+        }
+    }
+
+    /// The neighbour's address.
+    pub const fn destination(&self) -> IpAddr {
+        match *self {
+            Self::V4 { destination, .. } => IpAddr::V4(destination),
+            Self::V6 { destination, .. } => IpAddr::V6(destination),
         }
     }
 }

@@ -9,8 +9,8 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
-pub mod spec;
 mod report;
+pub mod spec;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub use self::report::{EndReason, RunInfo, RunReport};
 use crate::dispatch::{
     Command, Recipe, WorkerConfig, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot,
 };
-use crate::driver::{DeviceInfo, PowerState};
+use crate::driver::{DeviceInfo, InjectCommand, PowerState, TargetStats};
 use crate::link::attachment::XdpHook;
 use crate::link::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvent, LinkEvents};
@@ -214,6 +214,26 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    /// Starts, stops or changes the driver's injector of echo requests.
+    ///
+    /// # Errors
+    ///
+    /// The driver refuses: it has no injector, or it cannot do that. Nothing is changed then.
+    pub async fn inject(&mut self, command: InjectCommand) -> Result<(), WorkerError> {
+        self.broadcast(|reply| Command::Inject(command.clone(), reply)).await
+    }
+
+    /// The targets of the injector, each with its own counts, in the order of their turns.
+    pub async fn inject_targets(&self) -> Vec<TargetStats> {
+        let mut targets = Vec::new();
+        for worker in &self.workers {
+            let (sender, receiver) = oneshot::channel();
+            worker.send(Command::InjectTargets(sender));
+            targets.extend(receiver.await.into_iter().flatten());
+        }
+        targets
     }
 
     /// The counts now.
