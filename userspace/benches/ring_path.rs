@@ -1,5 +1,6 @@
 //! What the ring path costs in user space: pool, queues over the simulated port, parsing, checksums, and a whole
-//! step of a worker that answers echo requests. Allocations are counted, and there must be none per frame.
+//! step of a worker that answers echo requests. Allocations are counted, and there must be none per frame but those of
+//! the simulated kernel: one for each frame on the wire.
 //!
 //! `cargo bench --bench ring_path`. The simulated kernel's own work is measured apart (`simulated_kernel_alone`), so
 //! that it can be subtracted.
