@@ -63,14 +63,29 @@ impl Stamp {
     }
 }
 
-/// What our payloads hold at `place`, behind the stamp.
-const fn filler(place: usize) -> u8 {
-    place as u8
+/// What our payloads hold behind the stamp: each byte its own place, the low 8 bits of it.
+const FILLER: [u8; 256] = {
+    let mut filler = [0; 256];
+    let mut place = 0;
+    while place < filler.len() {
+        filler[place] = place as u8;
+        place += 1;
+    }
+    filler
+};
+
+fn fill(payload: &mut [u8]) {
+    for piece in payload.chunks_mut(FILLER.len()) {
+        piece.copy_from_slice(&FILLER[..piece.len()]);
+    }
 }
 
 /// Whether all that follows the stamp in `payload` is as it was sent.
 pub fn is_intact(payload: &[u8]) -> bool {
-    payload.iter().enumerate().skip(Stamp::LEN).all(|(place, &byte)| byte == filler(place))
+    payload.chunks(FILLER.len()).enumerate().all(|(number, piece)| {
+        let from = if number == 0 { Stamp::LEN.min(piece.len()) } else { 0 };
+        piece[from..] == FILLER[from..piece.len()]
+    })
 }
 
 /// From which of our addresses to which of a neighbour's.
@@ -150,10 +165,8 @@ impl EchoRequest {
         put(message, 0, [kind, 0, 0, 0]);
         put_u16(message, 4, self.identifier);
         put_u16(message, 6, stamp.sequence());
+        fill(&mut message[ECHO_LEN..]);
         stamp.write(&mut message[ECHO_LEN..]);
-        for (place, byte) in message[ECHO_LEN..].iter_mut().enumerate().skip(Stamp::LEN) {
-            *byte = filler(place);
-        }
         let pseudo = match self.path {
             Path::V4 { source, destination } => {
                 write_ipv4_header(header, message.len(), source, destination);
