@@ -4,6 +4,8 @@ use std::io::ErrorKind;
 use std::process::Command;
 
 use netdext::control::protocol::{Identity, Selector};
+use netdext::dispatch::WaitStrategy;
+use netdext::link::program::XdpMode;
 use netdext::registry::{Registry, RegistryError, StateDir};
 use netdext::supervisor::spec::DriverSpec;
 
@@ -23,12 +25,13 @@ fn spec(number: usize) -> DriverSpec {
     DriverSpec {
         iface: format!("veth{number}"),
         driver: "sample".to_owned(),
-        addresses: vec!["198.18.0.1/24".to_owned()],
-        mode: "auto".to_owned(),
-        wait: "adaptive".to_owned(),
+        addresses: vec!["198.18.0.1/24".parse().expect("an address")],
+        mode: XdpMode::Auto,
+        wait: WaitStrategy::Adaptive,
         queues: None,
         steer: Vec::new(),
         answer: false,
+        answer_limit: None,
         yes: false,
         replace: false,
         lab: false,

@@ -123,8 +123,12 @@ pub struct InjectorReport {
     pub out_of_order: u64,
     /// sent - replies - lost - in_flight: always 0.
     pub residue: i64,
-    /// Round-trip times.
+    /// Round-trip times from when each request was sent.
     pub rtt_ns: Percentiles,
+    /// Round-trip times from when each request was planned to be sent.
+    pub rtt_from_schedule_ns: Percentiles,
+    /// How much later than planned each request was sent.
+    pub pacing_error_ns: Percentiles,
 }
 
 /// Percentiles of a duration in ns; all 0 if nothing was recorded.
@@ -173,6 +177,8 @@ impl From<&InjectorStats> for InjectorReport {
             duplicates,
             out_of_order,
             rtt_ns,
+            rtt_from_schedule_ns,
+            pacing_error_ns,
         } = stats;
         Self {
             sent: *sent,
@@ -185,6 +191,8 @@ impl From<&InjectorStats> for InjectorReport {
             out_of_order: *out_of_order,
             residue: *sent as i64 - (*replies + *lost + *in_flight) as i64,
             rtt_ns: Percentiles::of(rtt_ns),
+            rtt_from_schedule_ns: Percentiles::of(rtt_from_schedule_ns),
+            pacing_error_ns: Percentiles::of(pacing_error_ns),
         }
     }
 }

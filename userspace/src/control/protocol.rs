@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::PowerState;
+use crate::driver::{InjectSettings, PowerState};
 use crate::supervisor::spec::DriverSpec;
 
 /// Version of the protocol; it changes when an old client or server would misunderstand a new one.
@@ -217,6 +218,13 @@ pub struct InjectChange {
     pub payload_bytes: Option<usize>,
     /// Whom to send to.
     pub targets: Option<Vec<IpAddr>>,
+}
+
+impl From<InjectChange> for InjectSettings {
+    fn from(change: InjectChange) -> Self {
+        let InjectChange { interval_ns, batch, payload_bytes, targets } = change;
+        Self { interval: interval_ns.map(Duration::from_nanos), batch, payload_len: payload_bytes, targets }
+    }
 }
 
 /// What went wrong, on the wire.

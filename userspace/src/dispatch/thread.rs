@@ -13,8 +13,8 @@ use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::{Timestamp, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
-use crate::driver::{DeviceInfo, Driver, PowerState};
+use super::{Timestamp, WaitStrategy, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+use crate::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
 use crate::port::Port;
 use crate::port::xsk::{OpenError, XskInfo};
 
@@ -40,6 +40,10 @@ pub enum Command {
     SetPower(PowerState, oneshot::Sender<Result<(), WorkerError>>),
     /// Enable or disable the interface; the result is sent back.
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
+    /// Start, stop or change the driver's injector; the result is sent back. A driver that refuses goes on.
+    Inject(InjectCommand, oneshot::Sender<Result<(), WorkerError>>),
+    /// Send the counts of the injector's targets back.
+    InjectTargets(oneshot::Sender<Vec<TargetStats>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
     /// Ask nothing new, and say so when every answer is in, or after this time. Ends with the next
@@ -257,7 +261,7 @@ fn run(
             Err(TryRecvError::Empty) => {}
         }
         if config.wait.spin_for().is_some() && now >= busy_until {
-            sleep(&mut worker, wake, quiescing.is_some());
+            sleep(&mut worker, config.wait, wake, quiescing.is_some());
         } else {
             std::hint::spin_loop();
         }
@@ -288,6 +292,11 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
             let drained = if enable { Ok(()) } else { drain(worker, now) };
             (drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), enable)), reply)
         }
+        Command::Inject(command, reply) => return inject(worker, now, &command, reply),
+        Command::InjectTargets(reply) => {
+            let _ = reply.send(worker.inject_targets());
+            return None;
+        }
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
             return None;
@@ -304,10 +313,29 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
     }
 }
 
+/// Hands a command to the driver's injector. Only a queue that failed is an error after which the worker cannot
+/// go on.
+fn inject(
+    worker: &mut Worker,
+    now: Timestamp,
+    command: &InjectCommand,
+    reply: oneshot::Sender<Result<(), WorkerError>>,
+) -> Option<WorkerError> {
+    match worker.inject(now, command) {
+        Err(error @ WorkerError::Queue(_)) => Some(error),
+        result => {
+            let _ = reply.send(result);
+            None
+        }
+    }
+}
+
 /// Sleeps until a frame arrives, room to send appears, a timer is due or a command comes.
-fn sleep(worker: &mut Worker, wake: &OwnedFd, quiescing: bool) {
+fn sleep(worker: &mut Worker, wait: WaitStrategy, wake: &OwnedFd, quiescing: bool) {
     let now = Timestamp::now();
-    let timer = worker.next_deadline().map(|deadline| deadline.since(now));
+    // Awake shortly before a timer is due: what the system takes to wake a thread would make it late.
+    let timer =
+        worker.next_deadline().map(|deadline| deadline.since(now).saturating_sub(wait.awake_before()));
     let pending = (worker.tx_pending() > 0).then_some(SLEEP_WITH_TX_PENDING);
     let in_flight = (!worker.is_drained()).then_some(SLEEP_WITH_TX_IN_FLIGHT);
     let quiescing = quiescing.then_some(QUIESCE_LOOK);

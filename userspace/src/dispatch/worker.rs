@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::{TimerStats, Timers, Timestamp, WaitStrategy};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use crate::driver::{
+    Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState, TargetStats,
+};
 use crate::packet::{Census, PacketBatch};
 use crate::port::{ClosingCensus, Port, SocketStatistics};
 use crate::queue::{ErrnoCounts, QueueError};
@@ -343,6 +345,23 @@ impl Worker {
         }
         self.state = after;
         Ok(())
+    }
+
+    /// Starts, stops or changes the driver's injector.
+    ///
+    /// # Errors
+    ///
+    /// The driver refuses, and nothing is changed; unlike after other errors of a driver it goes on.
+    pub fn inject(&mut self, now: Timestamp, command: &InjectCommand) -> Result<(), WorkerError> {
+        self.with_cx(now, |driver, cx| driver.inject(cx, command)).map_err(WorkerError::from)?;
+        // What was asked for at once, such as MAC addresses, is staged.
+        self.flush(now)?;
+        Ok(())
+    }
+
+    /// The targets of the driver's injector, each with its own counts.
+    pub fn inject_targets(&self) -> Vec<TargetStats> {
+        self.driver.inject_targets()
     }
 
     /// Fires no timer until the driver is enabled or powered on again, so that nothing new is asked while

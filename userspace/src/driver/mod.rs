@@ -10,6 +10,7 @@
 //! packet before it was started.
 
 pub mod builtin;
+mod inject;
 pub mod lifecycle;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+pub use self::inject::{InjectCommand, InjectSettings, RttSummary, TargetStats};
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
@@ -132,6 +134,24 @@ pub trait Driver {
     /// late.
     fn receive_timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
 
+    /// Starts, stops or changes the driver's injector of echo requests. Called between `start` and `stop`, also
+    /// while the interface is disabled: then the change is for when it is enabled. Every instance is told; those
+    /// that do not have the injector return `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// The change is refused and nothing is changed; the driver goes on.
+    fn inject(&mut self, _cx: &mut Cx<'_>, _command: &InjectCommand) -> Result<(), DriverError> {
+        let reason = "it has no injector".to_owned();
+        Err(DriverError { driver: self.name(), operation: "inject", reason })
+    }
+
+    /// The targets of the driver's injector, each with its own counts; empty in instances that do not have the
+    /// injector. May be called at any time after `init`.
+    fn inject_targets(&self) -> Vec<TargetStats> {
+        Vec::new()
+    }
+
     /// The end: every packet the driver keeps must be dropped before this returns. Called once, after
     /// `start` was called, also when that failed. No callback follows.
     fn stop(&mut self, cx: &mut Cx<'_>);
@@ -208,14 +228,31 @@ pub struct InjectorStats {
     pub duplicates: u64,
     /// Of `replies`, those that came after the reply to a later request to the same target.
     pub out_of_order: u64,
-    /// Round-trip times in ns.
+    /// Round-trip times in ns, from when each request was sent.
     pub rtt_ns: Histogram<u64>,
+    /// The same from when each request was planned to be sent, so that a sender held up does not hide how long
+    /// an answer would have taken (coordinated omission).
+    pub rtt_from_schedule_ns: Histogram<u64>,
+    /// How much later than planned each request was sent, in ns; 1 stands for 0.
+    pub pacing_error_ns: Histogram<u64>,
 }
 
 impl InjectorStats {
     /// Adds the counts of another injector.
     pub fn merge(&mut self, other: &Self) {
-        let Self { sent, not_sent, replies, lost, in_flight, late, duplicates, out_of_order, rtt_ns } = other;
+        let Self {
+            sent,
+            not_sent,
+            replies,
+            lost,
+            in_flight,
+            late,
+            duplicates,
+            out_of_order,
+            rtt_ns,
+            rtt_from_schedule_ns,
+            pacing_error_ns,
+        } = other;
         self.sent += sent;
         self.not_sent += not_sent;
         self.replies += replies;
@@ -224,7 +261,9 @@ impl InjectorStats {
         self.late += late;
         self.duplicates += duplicates;
         self.out_of_order += out_of_order;
-        // Both histograms resize themselves, so adding cannot run out of range.
+        // The histograms resize themselves, so adding cannot run out of range.
         let _ = self.rtt_ns.add(rtt_ns);
+        let _ = self.rtt_from_schedule_ns.add(rtt_from_schedule_ns);
+        let _ = self.pacing_error_ns.add(pacing_error_ns);
     }
 }

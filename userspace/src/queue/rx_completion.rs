@@ -24,6 +24,8 @@ impl RxCompletionQueue {
         while into.room() > 0 {
             let want = into.room().min(self.descs.len());
             let got = self.ring.consume(&mut self.descs[..want]);
+            // All at once, so that the loads overlap.
+            self.descs[..got].iter().for_each(|&desc| pool.prefetch_rx(desc));
             for &desc in &self.descs[..got] {
                 let Some(packet) = pool.take_back_rx(desc) else { continue };
                 self.packets += 1;

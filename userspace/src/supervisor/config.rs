@@ -67,6 +67,28 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
+    /// A driver on an interface, with everything else as `netdext run` has it unless told otherwise, and
+    /// without an address.
+    pub fn new(iface: impl Into<String>, driver: Arc<dyn DriverFactory>) -> Self {
+        Self {
+            iface: iface.into(),
+            addresses: Vec::new(),
+            mode: XdpMode::Auto,
+            wait: WaitStrategy::default(),
+            queues: QueueSelection::All,
+            steer_all: false,
+            answer: false,
+            answer_limit: None,
+            cut_off: false,
+            replace: false,
+            log_frames: false,
+            rings: RingSizes::default(),
+            driver,
+            enabled: true,
+            power: PowerState::On,
+        }
+    }
+
     /// The broadcast addresses of the driver's networks.
     pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
         let broadcast = |&(address, prefix)| match address {

@@ -9,6 +9,7 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
+mod inject;
 mod report;
 pub mod spec;
 mod start;

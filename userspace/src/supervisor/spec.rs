@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{QueueSelection, RunConfig};
 use crate::dispatch::WaitStrategy;
+use crate::driver::DriverFactory;
 use crate::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleConfigError, SampleFactory};
-use crate::driver::{DriverFactory, PowerState};
 use crate::link::program::XdpMode;
 use crate::link::{Device, DeviceError};
-use crate::port::RingSizes;
 
 /// A driver to run: the flags of `netdext run` and `netdext install`, as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -173,7 +172,6 @@ impl DriverSpec {
         self.check()?;
         let targets = self.targets().await?;
         Ok(RunConfig {
-            iface: self.iface.clone(),
             addresses: self.addresses.iter().map(|a| (a.address, a.prefix_len)).collect(),
             mode: self.mode,
             wait: self.wait,
@@ -183,11 +181,7 @@ impl DriverSpec {
             answer_limit: self.answer_limit,
             cut_off: self.yes,
             replace: self.replace,
-            log_frames: false,
-            rings: RingSizes::default(),
-            driver: self.factory(&targets)?,
-            enabled: true,
-            power: PowerState::On,
+            ..RunConfig::new(&*self.iface, self.factory(&targets)?)
         })
     }
 

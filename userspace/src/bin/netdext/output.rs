@@ -11,6 +11,9 @@ use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
+/// Targets that are listed one by one when the injector starts; of more, the first and the last.
+const LISTED_TARGETS: usize = 8;
+
 /// Prints a line. Unlike `println!` it does not panic when nobody reads any more: the driver goes on.
 macro_rules! say {
     ($($format:tt)*) => {{
@@ -87,6 +90,9 @@ impl<'a> Ready<'a> {
         if let Some((injector, targets)) = injector {
             let whom = match targets {
                 [] => "the first neighbour heard".to_owned(),
+                [first, .., last] if targets.len() > LISTED_TARGETS => {
+                    format!("{} targets, {first} to {last}", targets.len())
+                }
                 targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             };
             let interval = humantime::format_duration(Duration::from_nanos(injector.interval_ns));
@@ -165,6 +171,16 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
                 us(rtt.p99),
                 us(rtt.p999),
                 us(rtt.max)
+            );
+        }
+        let pacing = &injector.pacing_error_ns;
+        if pacing.count > 0 {
+            say!(
+                "  pacing    late by p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+                us(pacing.p50),
+                us(pacing.p99),
+                us(pacing.p999),
+                us(pacing.max)
             );
         }
     }

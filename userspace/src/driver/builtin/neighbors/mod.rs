@@ -95,6 +95,13 @@ impl Neighbors {
         Self { config, entries: HashMap::new(), due: BTreeSet::new(), failed: 0 }
     }
 
+    /// Makes sure that the table holds `more` neighbours besides those that the configuration allows for, and
+    /// that it need not grow for them.
+    pub fn make_room_for(&mut self, more: usize) {
+        self.config.capacity = self.config.capacity.max(NeighborConfig::default().capacity + more);
+        self.entries.reserve(more.saturating_sub(self.entries.len()));
+    }
+
     /// The MAC address to send to now. Begins to ask for it where it is unknown (and the table has room),
     /// and to confirm it where it is only heard of.
     pub fn resolve(&mut self, address: IpAddr, now: Timestamp) -> Option<MacAddr> {

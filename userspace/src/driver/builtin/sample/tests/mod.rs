@@ -3,6 +3,7 @@
 mod answering;
 mod faults;
 mod injecting;
+mod live;
 mod queues;
 mod starting;
 
