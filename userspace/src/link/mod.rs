@@ -13,6 +13,7 @@ pub mod netns;
 pub mod offload;
 pub mod program;
 mod program_error;
+pub mod route;
 pub mod steering;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
@@ -20,3 +21,4 @@ pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};
 pub use netlink::{DeviceError, Netlink};
 pub use netns::{NamespaceGuard, NetnsError};
+pub use route::{Neighbor, Route};

@@ -9,8 +9,8 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
-pub mod spec;
 mod report;
+pub mod spec;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

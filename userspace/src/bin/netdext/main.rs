@@ -2,6 +2,7 @@
 
 mod lab;
 mod output;
+mod ping;
 mod run;
 mod units;
 
@@ -31,6 +32,8 @@ struct Cli {
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
     Run(run::Args),
+    /// Send echo requests over the rings, and measure the replies
+    Ping(ping::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
 }
@@ -41,6 +44,10 @@ fn main() -> ExitCode {
         Command::Run(args) => {
             log_to_stderr(args.log_frames);
             run::run(&args)
+        }
+        Command::Ping(args) => {
+            log_to_stderr(false);
+            ping::run(&args)
         }
         Command::Lab(args) => {
             log_to_stderr(false);

@@ -17,6 +17,7 @@ macro_rules! say {
         let _ = writeln!(stdout, $($format)*).and_then(|()| stdout.flush());
     }};
 }
+pub(crate) use say;
 
 /// An error with its causes, on one line. A cause that the text before it already ends with is not said twice.
 pub fn one_line(error: &anyhow::Error) -> String {
@@ -191,7 +192,8 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, 
     }
 }
 
-fn print_json<T: Serialize>(object: &T) {
+/// Prints an object on a line of its own.
+pub fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.

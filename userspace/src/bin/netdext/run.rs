@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{output, units};
 
 /// The driver's addresses unless others are given: of the ranges for benchmarks, RFC 2544 and RFC 5180.
-const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
+pub const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -160,20 +160,22 @@ async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
 }
 
 /// The signals that end a run.
-struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn watch() -> anyhow::Result<Self> {
+    /// Takes the signals over from their default.
+    pub fn watch() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("watch for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("watch for SIGTERM")?,
         })
     }
 
-    async fn any(&mut self) {
+    /// Waits for the next of them.
+    pub async fn any(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -267,7 +269,7 @@ fn driver(args: &Args, interval: Duration, targets: &[IpAddr]) -> anyhow::Result
 }
 
 /// Whether the end was a good one.
-fn verdict(iface: &str, reason: EndReason, mut report: RunReport) -> anyhow::Result<()> {
+pub fn verdict(iface: &str, reason: EndReason, mut report: RunReport) -> anyhow::Result<()> {
     match reason {
         EndReason::Requested if report.errors.is_empty() && report.is_whole() => Ok(()),
         EndReason::Requested | EndReason::WorkerFailed { .. } => {

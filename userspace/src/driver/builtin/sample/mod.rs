@@ -18,9 +18,9 @@
 mod config;
 mod injector;
 mod log;
-mod outcome;
-mod pending;
-mod receive;
+pub(super) mod outcome;
+pub(super) mod pending;
+pub(super) mod receive;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -37,10 +37,10 @@ use self::injector::Injector;
 use self::receive::Receiver;
 use self::shared::{Access, Shared, State};
 use crate::dispatch::{Fired, TimerId};
-use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors, Solicit};
+use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors, send_solicit};
 use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
 use crate::packet::PacketBatch;
-use crate::proto::{Local, arp, ndp};
+use crate::proto::Local;
 
 const NAME: &str = "sample";
 
@@ -285,7 +285,8 @@ impl Leader {
         injector.expire(cx.now);
         for _ in 0..SOLICITS_PER_TICK {
             let Some(solicit) = neighbors.pop_due(cx.now) else { break };
-            match send_solicit(cx, local, solicit) {
+            let source = local.source_for(solicit.target);
+            match source.and_then(|source| send_solicit(cx, source, solicit)) {
                 Some(()) => self.solicits_sent += 1,
                 None => self.solicits_not_sent += 1,
             }
@@ -296,25 +297,4 @@ impl Leader {
             None => cx.timers.cancel(housekeeping),
         }
     }
-}
-
-/// Sends one request for a MAC address. `None` if there is no packet, no room in the tx ring, or no address of
-/// ours on that network.
-fn send_solicit(cx: &mut Cx<'_>, local: &Local, solicit: Solicit) -> Option<()> {
-    let Solicit { target, to } = solicit;
-    let source_mac = local.mac();
-    let mut packet = cx.pool.alloc()?;
-    let offset = packet.data_offset();
-    match (local.source_for(target)?, target) {
-        (IpAddr::V4(source), IpAddr::V4(target)) => {
-            packet.set_data(offset, arp::Request::LEN).ok()?;
-            arp::Request { source_mac, source, target, to }.write(packet.data_mut());
-        }
-        (IpAddr::V6(source), IpAddr::V6(target)) => {
-            packet.set_data(offset, ndp::Request::LEN).ok()?;
-            ndp::Request { source_mac, source, target, to }.write(packet.data_mut());
-        }
-        _ => return None,
-    }
-    cx.tx.submit(packet).ok()
 }

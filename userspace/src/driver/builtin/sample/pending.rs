@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::dispatch::Timestamp;
 
 /// Requests that can wait at the same time at the most; a slot takes 16 bytes.
-pub(super) const MAX_PENDING: u64 = 1 << 20;
+pub(in crate::driver::builtin) const MAX_PENDING: u64 = 1 << 20;
 
 const MIN_SLOTS: u64 = 1024;
 
@@ -31,7 +31,7 @@ struct Slot {
 
 /// What a reply turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(in crate::driver::builtin) enum Match {
     /// The first reply, in time.
     InTime {
         /// From sent to received.
@@ -55,7 +55,7 @@ pub(super) enum Match {
 /// ```
 /// At any time `sent == replies + lost + in_flight`.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(in crate::driver::builtin) struct Pending {
     slots: Box<[Slot]>,
     timeout: Duration,
     /// The oldest request that may still be waiting.
@@ -71,7 +71,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Room for `waiting` requests, which must be no more than [`MAX_PENDING`], each given up after
     /// `timeout`.
-    pub(super) fn new(waiting: u64, timeout: Duration) -> Self {
+    pub(in crate::driver::builtin) fn new(waiting: u64, timeout: Duration) -> Self {
         let slots = waiting.clamp(MIN_SLOTS, MAX_PENDING).next_power_of_two();
         Self {
             slots: vec![Slot::default(); slots as usize].into_boxed_slice(),
@@ -86,12 +86,12 @@ impl Pending {
     }
 
     /// The number of the next request, if one more can wait.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(in crate::driver::builtin) fn next(&self) -> Option<u64> {
         (self.next - self.tail < self.slots.len() as u64).then_some(self.next)
     }
 
     /// The request that [`next`](Self::next) numbered was sent.
-    pub(super) fn sent(&mut self, target: u32, at: Timestamp) {
+    pub(in crate::driver::builtin) fn sent(&mut self, target: u32, at: Timestamp) {
         let next = self.next;
         *self.slot(next) = Slot { sent: at, target, state: State::Waiting };
         self.next += 1;
@@ -101,7 +101,7 @@ impl Pending {
 
     /// A reply to request `number`, which claims to have been sent at `sent`, arrived at `at` from a source
     /// of which `is_target` says whether it is that target.
-    pub(super) fn reply(
+    pub(in crate::driver::builtin) fn reply(
         &mut self,
         number: u64,
         sent: Timestamp,
@@ -142,13 +142,13 @@ impl Pending {
     }
 
     /// Gives up what was sent more than the timeout before `now`.
-    pub(super) fn expire(&mut self, now: Timestamp) {
+    pub(in crate::driver::builtin) fn expire(&mut self, now: Timestamp) {
         let timeout = self.timeout;
         self.advance(|slot| slot.state != State::Waiting || now.since(slot.sent) > timeout);
     }
 
     /// Gives up everything. Returns how many requests were waiting.
-    pub(super) fn settle(&mut self) -> u64 {
+    pub(in crate::driver::builtin) fn settle(&mut self) -> u64 {
         let waiting = self.in_flight;
         self.advance(|_| true);
         waiting
@@ -177,28 +177,28 @@ impl Pending {
     }
 
     /// When the last of the waiting requests is given up, if any waits.
-    pub(super) fn last_deadline(&self) -> Option<Timestamp> {
+    pub(in crate::driver::builtin) fn last_deadline(&self) -> Option<Timestamp> {
         // One more than the timeout: a reply exactly at its end is in time.
         (self.in_flight > 0).then(|| self.last_sent + self.timeout + Duration::from_nanos(1))
     }
 
     /// Requests sent so far.
-    pub(super) fn total_sent(&self) -> u64 {
+    pub(in crate::driver::builtin) fn total_sent(&self) -> u64 {
         self.next
     }
 
     /// Requests answered in time.
-    pub(super) fn replies(&self) -> u64 {
+    pub(in crate::driver::builtin) fn replies(&self) -> u64 {
         self.replies
     }
 
     /// Requests given up.
-    pub(super) fn lost(&self) -> u64 {
+    pub(in crate::driver::builtin) fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Requests that wait.
-    pub(super) fn in_flight(&self) -> u64 {
+    pub(in crate::driver::builtin) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 }
