@@ -3,6 +3,7 @@
 //! A driver implements [`driver::Driver`] and is run by a [`dispatch::Worker`] over a [`port::Port`].
 
 pub mod control;
+pub mod diagnose;
 pub mod dispatch;
 pub mod driver;
 pub mod link;

@@ -15,6 +15,9 @@ pub mod program;
 mod program_error;
 pub mod route;
 pub mod steering;
+pub mod sysfs;
+pub mod tuning;
+pub mod xdp_features;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};

@@ -1,5 +1,6 @@
 //! The command line of netdext.
 
+mod doctor;
 mod lab;
 mod output;
 mod ping;
@@ -32,6 +33,8 @@ struct Cli {
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
     Run(run::Args),
+    /// Say what stands in the way of a driver on an interface, why, and what to do
+    Doctor(doctor::Args),
     /// Send echo requests over the rings, and measure the replies
     Ping(ping::Args),
     /// The veth pair to try a driver on
@@ -44,6 +47,10 @@ fn main() -> ExitCode {
         Command::Run(args) => {
             log_to_stderr(args.log_frames);
             run::run(&args)
+        }
+        Command::Doctor(args) => {
+            log_to_stderr(false);
+            doctor::run(&args)
         }
         Command::Ping(args) => {
             log_to_stderr(false);
