@@ -3,9 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
+use netdext_tests::echo::set_checksum;
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE, HOST_V4, HOST_V6};
-use netdext_tests::{Finished, Namespace, Netdext, Wire, WireConfig, require, wait_until};
+use netdext_tests::{Finished, Namespace, Netdext, PacketSocket, Wire, WireConfig, require, wait_until};
 use serde_json::Value;
 
 fn start(wire: &Wire, arguments: &[&str]) -> Netdext {
@@ -144,20 +145,55 @@ fn sigint_ends_an_endless_ping_with_its_summary_and_status_0() {
     wire.assert_no_xdp();
 }
 
+/// The reply to an echo request over IPv4, from a station that is only a packet socket.
+fn reply_to(request: &[u8]) -> Vec<u8> {
+    let mut reply = request.to_vec();
+    reply[..6].copy_from_slice(&request[6..12]);
+    reply[6..12].copy_from_slice(&request[..6]);
+    reply[26..30].copy_from_slice(&request[30..34]);
+    reply[30..34].copy_from_slice(&request[26..30]);
+    reply[34] = 0;
+    set_checksum(&mut reply[34..], 2);
+    reply
+}
+
 #[test]
-fn lost_and_late_replies_are_counted() {
-    require!("ethtool", "tc");
-    let wire = Wire::new("ping over a bad wire");
-    wire.host.ip(&["neigh", "flush", "dev", HOST_IFACE]);
-    // Replies take 30 ms, more than the timeout.
-    wire.host.run("tc", &["qdisc", "add", "dev", HOST_IFACE, "root", "netem", "delay", "30ms"]);
-    let finished = ping(&wire, &[HOST_V4, "-c", "20", "-i", "5ms", "-W", "20ms"]);
+fn lost_late_doubled_and_reordered_replies_are_told_apart() {
+    require!("ethtool");
+    let wire = Wire::new("ping of a bad station");
+    let mac = wire.host_mac().map(|byte| format!("{byte:02x}")).join(":");
+    wire.driver.ip(&["neigh", "add", "198.18.0.9", "lladdr", &mac, "dev", DRIVER_IFACE, "nud", "permanent"]);
+    let mut station = PacketSocket::open(&wire.host, HOST_IFACE);
+    let probe = start(&wire, &["198.18.0.9", "-c", "8", "-i", "200ms", "-W", "700ms"]);
+    let mut held = Vec::new();
+    for sequence in 0..8_u8 {
+        let is_request = |frame: &[u8]| frame.len() == 98 && frame[23] == 1 && frame[34] == 8;
+        let request = station.receive_matching(Duration::from_secs(10), is_request).expect("a request");
+        assert_eq!(request[40..42], [0, sequence]);
+        let reply = reply_to(&request);
+        match sequence {
+            0 => (0..2).for_each(|_| station.send(&reply)),
+            // Held back beyond the next request, beyond the timeout, for ever.
+            1 | 3 | 4 => held.push(reply),
+            2 => [&reply, &held[0]].into_iter().for_each(|reply| station.send(reply)),
+            7 => [&held[1], &reply].into_iter().for_each(|reply| station.send(reply)),
+            _ => station.send(&reply),
+        }
+    }
+    let finished = probe.wait();
     let summary = finished.expect_summary();
-    assert_eq!((&summary["sent"], &summary["lost"]), (&20.into(), &20.into()), "{summary}");
-    assert!(summary["late"].as_u64() > Some(0), "late replies are replies: {summary}");
-    let finished = ping(&wire, &[HOST_V4, "-c", "20", "-i", "5ms", "-W", "2s"]);
-    let rtt = finished.expect_summary()["rtt_ns"]["min"].as_u64().unwrap();
-    assert!((29_000_000..500_000_000).contains(&rtt), "{rtt} ns over a wire of 30 ms");
+    for (name, count) in
+        [("sent", 8), ("received", 6), ("lost", 2), ("late", 1), ("duplicates", 1), ("reordered", 1)]
+    {
+        assert_eq!(summary[name], count, "{name} in {summary}");
+    }
+    let with = |remark: &str| -> Vec<u64> {
+        let replies = replies(&finished);
+        let told = replies.iter().filter(|reply| reply[remark] == true);
+        told.map(|reply| reply["sequence"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((with("late"), with("duplicate"), with("reordered")), (vec![3], vec![0], vec![1]));
+    wire.assert_no_xdp();
 }
 
 #[test]
