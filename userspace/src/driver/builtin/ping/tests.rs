@@ -122,8 +122,8 @@ fn the_round_trip_is_the_latency_of_the_wire_there_and_back() {
     net.run(40 * MS);
     let (results, events) = net.finish();
     let rtt = results.rtt.expect("replies");
-    // The other station needs a step of a tenth of a millisecond at the most.
-    assert!(rtt.min >= 4 * MS && rtt.max <= 4 * MS + MS / 2, "{rtt:?}");
+    // The histogram keeps three digits; the other station needs a step of a tenth of a millisecond at the most.
+    assert!(rtt.min >= 4 * MS - MS / 250 && rtt.max <= 4 * MS + MS / 2, "{rtt:?}");
     assert!(replies(&events).iter().all(|reply| reply.rtt >= 4 * MS));
 }
 
