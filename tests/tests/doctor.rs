@@ -103,7 +103,7 @@ fn fixes_are_made_and_taken_back_on_each_way_to_end() {
             assert!(std::time::Instant::now() < deadline, "{}", features(&namespace));
         }
         let during = features(&namespace);
-        for off in ["tx-checksum-ip-generic: off", "tx-tcp-segmentation: off", "tx-vlan-hw-insert: off"] {
+        for off in ["tx-checksum-ip-generic: off", "tx-tcp-segmentation: off", "tx-vlan-offload: off"] {
             assert!(during.contains(off), "{off}: {during}");
         }
         assert_eq!(timeout(None), "0");
