@@ -96,8 +96,11 @@ impl Net {
 }
 
 fn replies(events: &[PingEvent]) -> Vec<&Reply> {
-    let reply = |event| if let &PingEvent::Reply(ref reply) = event { Some(reply) } else { None };
-    events.iter().filter_map(reply).collect()
+    let replies = events.iter().map(|event| match event {
+        PingEvent::Reply(reply) => Some(reply),
+        PingEvent::NextHopSilent | PingEvent::Finished => None,
+    });
+    replies.flatten().collect()
 }
 
 #[test]
