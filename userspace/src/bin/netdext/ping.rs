@@ -168,7 +168,7 @@ async fn follow(output: &Output<'_>, events: &mut mpsc::Receiver<PingEvent>, sil
         }
     }
     // The driver is gone, which the supervisor notices.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// The addresses of the probe, none of them the kernel's.
