@@ -49,7 +49,11 @@ fn every_request_is_answered_over_ipv4_and_ipv6_at_every_size() {
             let replies = replies(&finished);
             let numbers: Vec<_> = replies.iter().map(|reply| reply["sequence"].as_u64().unwrap()).collect();
             assert_eq!(numbers, (0..20).collect::<Vec<_>>());
-            assert!(replies.iter().all(|r| r["payload_bytes"].to_string() == size && r["hop_limit"] == 64));
+            assert!(
+                replies
+                    .iter()
+                    .all(|r| r["payload_bytes"] == size.parse::<u64>().unwrap() && r["hop_limit"] == 64)
+            );
         }
     }
 }
