@@ -4,6 +4,7 @@
 
 pub mod control;
 pub mod daemon;
+pub mod diagnose;
 pub mod dispatch;
 pub mod driver;
 pub mod error;

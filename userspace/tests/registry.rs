@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
 use netdext::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
+use netdext::dispatch::WaitStrategy;
+use netdext::link::program::XdpMode;
 use netdext::registry::{Installed, Registry, RegistryError, SCHEMA_VERSION, StateDir};
 use netdext::supervisor::spec::{DriverSpec, InjectorSpec};
 use proptest::prelude::*;
@@ -23,18 +25,19 @@ fn spec(iface: &str) -> DriverSpec {
     DriverSpec {
         iface: iface.to_owned(),
         driver: "sample".to_owned(),
-        addresses: vec!["198.18.0.1/24".to_owned(), "2001:2::1/64".to_owned()],
-        mode: "auto".to_owned(),
-        wait: "adaptive".to_owned(),
+        addresses: vec!["198.18.0.1/24".parse().unwrap(), "2001:2::1/64".parse().unwrap()],
+        mode: XdpMode::Auto,
+        wait: WaitStrategy::Adaptive,
         queues: Some(2),
         steer: vec!["answer:proto=icmp".to_owned()],
         answer: true,
+        answer_limit: None,
         yes: false,
         replace: false,
         lab: true,
         injector: Some(InjectorSpec {
-            first: std::time::Duration::from_secs(1),
-            interval: std::time::Duration::from_micros(100),
+            first_ns: 1_000_000_000,
+            interval_ns: 100_000,
             batch: 8,
             payload_bytes: 56,
             targets: vec!["198.18.0.2".parse().unwrap()],

@@ -15,10 +15,15 @@ pub mod offload;
 pub mod peer_napi;
 pub mod program;
 mod program_error;
+pub mod route;
 pub mod steering;
+pub mod sysfs;
+pub mod tuning;
+pub mod xdp_features;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};
 pub use netlink::{DeviceError, Netlink};
 pub use netns::{NamespaceGuard, NetnsError};
+pub use route::{Neighbor, Route};

@@ -50,7 +50,7 @@ pub enum XdpMode {
 }
 
 /// What the program is loaded with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ProgramConfig {
     /// Compile a log record of every verdict in; without, the verifier removes the code.
     pub log_frames: bool,

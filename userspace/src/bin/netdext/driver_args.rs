@@ -14,7 +14,7 @@ use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
 use crate::units;
 
 /// The driver's addresses unless others are given: of the ranges for benchmarks, RFC 2544 and RFC 5180.
-const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
+pub const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
 
 #[derive(clap::Args)]
 pub struct DriverArgs {

@@ -2,12 +2,15 @@
 
 mod completions;
 mod daemon;
+mod doctor;
 mod driver_args;
 mod lab;
 mod lifecycle;
 mod man;
 mod observe;
 mod output;
+mod ping;
+mod ping;
 mod run;
 mod select;
 mod signals;
@@ -59,6 +62,10 @@ enum Command {
     Disable(lifecycle::ChoiceArgs),
     /// Power a driver on or off
     Power(lifecycle::PowerArgs),
+    /// Say what stands in the way of a driver on an interface, why, and what to do
+    Doctor(doctor::Args),
+    /// Send echo requests over the rings, and measure the replies
+    Ping(ping::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
     /// The counts of running drivers
@@ -87,6 +94,8 @@ fn main() -> ExitCode {
         Command::Enable(args) => lifecycle::enable(args),
         Command::Disable(args) => lifecycle::disable(args),
         Command::Power(args) => lifecycle::power(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Ping(args) => ping::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),

@@ -22,7 +22,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::dispatch::Timestamp;
-use crate::proto::MacAddr;
+use crate::driver::Cx;
+use crate::proto::{MacAddr, arp, ndp};
 
 /// How a table of neighbours behaves.
 #[derive(Clone, Copy, Debug)]
@@ -250,4 +251,25 @@ fn reschedule(
     due.remove(&(entry.deadline, address));
     due.insert((deadline, address));
     (entry.state, entry.deadline, entry.attempts) = (state, deadline, 0);
+}
+
+/// Sends one request for a MAC address, from `source`, an address of ours of the same family. `None` if there is
+/// no packet or no room in the tx ring.
+pub(super) fn send_solicit(cx: &mut Cx<'_>, source: IpAddr, solicit: Solicit) -> Option<()> {
+    let Solicit { target, to } = solicit;
+    let source_mac = cx.device.mac;
+    let mut packet = cx.pool.alloc()?;
+    let offset = packet.data_offset();
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => {
+            packet.set_data(offset, arp::Request::LEN).ok()?;
+            arp::Request { source_mac, source, target, to }.write(packet.data_mut());
+        }
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            packet.set_data(offset, ndp::Request::LEN).ok()?;
+            ndp::Request { source_mac, source, target, to }.write(packet.data_mut());
+        }
+        _ => return None,
+    }
+    cx.tx.submit(packet).ok()
 }

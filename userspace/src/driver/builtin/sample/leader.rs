@@ -7,11 +7,11 @@ use super::config::InjectorConfig;
 use super::injector::{Injector, path_to};
 use super::shared::{Shared, State};
 use crate::dispatch::{Fired, TimerId, Timestamp};
-use crate::driver::builtin::neighbors::{Neighbors, Solicit};
+use crate::driver::builtin::neighbors::{Neighbors, send_solicit};
 use crate::driver::{Cx, DeviceInfo, InjectCommand, InjectSettings};
 use crate::packet::PacketBatch;
+use crate::proto::Local;
 use crate::proto::probe::Path;
-use crate::proto::{Local, arp, ndp};
 
 /// Requests for MAC addresses sent in one go at the most, and the pause before the next go: with thousands of
 /// targets they must fill neither the tx ring nor the link.
@@ -248,7 +248,8 @@ impl Leader {
     fn solicit(&mut self, cx: &mut Cx<'_>, neighbors: &mut Neighbors, local: &Local) {
         for _ in 0..SOLICITS_PER_GO {
             let Some(solicit) = neighbors.pop_due(cx.now) else { return };
-            match send_solicit(cx, local, solicit) {
+            let source = local.source_for(solicit.target);
+            match source.and_then(|source| send_solicit(cx, source, solicit)) {
                 Some(()) => self.solicits_sent += 1,
                 None => self.solicits_not_sent += 1,
             }
@@ -302,25 +303,4 @@ fn paths(targets: &[IpAddr], device: &DeviceInfo, local: &Local) -> Result<Vec<P
         })
     };
     targets.iter().map(path).collect()
-}
-
-/// Sends one request for a MAC address. `None` if there is no packet, no room in the tx ring, or no address of
-/// ours on that network.
-fn send_solicit(cx: &mut Cx<'_>, local: &Local, solicit: Solicit) -> Option<()> {
-    let Solicit { target, to } = solicit;
-    let source_mac = local.mac();
-    let mut packet = cx.pool.alloc()?;
-    let offset = packet.data_offset();
-    match (local.source_for(target)?, target) {
-        (IpAddr::V4(source), IpAddr::V4(target)) => {
-            packet.set_data(offset, arp::Request::LEN).ok()?;
-            arp::Request { source_mac, source, target, to }.write(packet.data_mut());
-        }
-        (IpAddr::V6(source), IpAddr::V6(target)) => {
-            packet.set_data(offset, ndp::Request::LEN).ok()?;
-            ndp::Request { source_mac, source, target, to }.write(packet.data_mut());
-        }
-        _ => return None,
-    }
-    cx.tx.submit(packet).ok()
 }

@@ -22,9 +22,9 @@ mod config;
 mod injector;
 mod leader;
 mod log;
-mod outcome;
-mod pending;
-mod receive;
+pub(super) mod outcome;
+pub(super) mod pending;
+pub(super) mod receive;
 mod shared;
 mod targets;
 #[cfg(test)]

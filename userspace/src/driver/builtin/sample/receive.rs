@@ -225,7 +225,12 @@ impl Receiver {
 }
 
 /// Sends the first `len` bytes of the packet.
-fn submit(cx: &mut Cx<'_>, mut packet: Packet, len: usize, answered: Handled) -> Outcome {
+pub(in crate::driver::builtin) fn submit(
+    cx: &mut Cx<'_>,
+    mut packet: Packet,
+    len: usize,
+    answered: Handled,
+) -> Outcome {
     if packet.set_data_len(len).is_err() {
         return Outcome::Unsent(Unsent::TxRejected);
     }
