@@ -2,10 +2,12 @@
 //!
 //! A driver implements [`driver::Driver`] and is run by a [`dispatch::Worker`] over a [`port::Port`].
 
+pub mod capture;
 pub mod control;
 pub mod dispatch;
 pub mod driver;
 pub mod link;
+pub mod metrics;
 pub mod packet;
 pub mod port;
 pub mod privilege;

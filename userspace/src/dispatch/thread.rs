@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::{Timestamp, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+use crate::capture::TapPair;
 use crate::driver::{DeviceInfo, Driver, PowerState};
 use crate::port::Port;
 use crate::port::xsk::{OpenError, XskInfo};
@@ -45,6 +46,8 @@ pub enum Command {
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Show every frame to a capture too, until that ends.
+    Capture(Box<TapPair>),
     /// Ask nothing new, and say so when every answer is in, or after a tenth of a second.
     Quiesce(oneshot::Sender<()>),
     /// Stop in order: disable, drain the tx ring, stop the driver, close the port.
@@ -206,7 +209,10 @@ fn start(
         operation: "dup",
         source: errno.into(),
     })?;
-    let worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    let mut worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    if config.latency {
+        worker.measure_latency(Timestamp::now);
+    }
     if let Some(socket) = socket {
         let _ = events.send(WorkerEvent::Started { queue, socket, info });
     }
@@ -286,6 +292,10 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
         Command::SetInterfaceEnable(enable, reply) => (worker.set_interface_enable(now, enable), reply),
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
+            return None;
+        }
+        Command::Capture(taps) => {
+            worker.capture(*taps);
             return None;
         }
         Command::Quiesce(_) | Command::Stop => return None,

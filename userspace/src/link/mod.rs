@@ -5,6 +5,7 @@
 //! [`netns`] has to be settled before the first call of any other module.
 
 pub mod attachment;
+pub mod counters;
 pub mod device;
 pub mod events;
 pub mod lab;
@@ -15,6 +16,7 @@ pub mod program;
 mod program_error;
 pub mod steering;
 
+pub use counters::{LinkCounters, PairCounters};
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};

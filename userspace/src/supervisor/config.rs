@@ -45,6 +45,8 @@ pub struct RunConfig {
     pub replace: bool,
     /// Log every steering decision of the XDP program.
     pub log_frames: bool,
+    /// Measure how long frames take from stage to stage.
+    pub latency: bool,
     /// Slots of the rings of each queue.
     pub rings: RingSizes,
     /// Makes the driver.

@@ -9,8 +9,8 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
-pub mod spec;
 mod report;
+pub mod spec;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -22,13 +22,14 @@ use tokio::sync::oneshot;
 pub use self::config::{QueueSelection, RunConfig, StartError};
 use self::config::{check, frame_size, worker_cpus};
 pub use self::report::{EndReason, RunInfo, RunReport};
+use crate::capture::{self, Capture, CaptureConfig, CaptureError, CaptureSink};
 use crate::dispatch::{
     Command, Recipe, WorkerConfig, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot,
 };
 use crate::driver::{DeviceInfo, PowerState};
 use crate::link::attachment::XdpHook;
 use crate::link::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
-use crate::link::{Device, LinkEvent, LinkEvents};
+use crate::link::{Device, LinkEvent, LinkEvents, Netlink, PairCounters};
 use crate::port::Port;
 use crate::port::xsk::{CopyMode, XskConfig};
 use crate::stats::PortStats;
@@ -54,6 +55,9 @@ pub struct Supervisor {
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,
     frame_log: Option<FrameLog>,
+    netlink: Netlink,
+    // What the kernel had counted of the link when the driver started.
+    link_before: PairCounters,
     reports: Vec<(u32, Option<Box<WorkerReport>>)>,
     info: RunInfo,
 }
@@ -69,6 +73,7 @@ impl Supervisor {
         let device = Device::query(&config.iface).await?;
         let queues = check(config, &device)?;
         let link = LinkEvents::open(device.index).await?;
+        let netlink = Netlink::open()?;
         let mut program = SteeringProgram::load(&ProgramConfig {
             log_frames: config.log_frames,
             mac: device.mac,
@@ -76,6 +81,7 @@ impl Supervisor {
             steer_all: config.steer_all,
             queues,
         })?;
+        let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
         let (sender, events) = unbounded_channel();
@@ -87,6 +93,8 @@ impl Supervisor {
             events,
             link,
             frame_log,
+            netlink,
+            link_before,
             reports: Vec::new(),
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false },
         };
@@ -112,6 +120,7 @@ impl Supervisor {
             let worker = WorkerConfig {
                 wait: config.wait,
                 batch: CALLBACK_BATCH,
+                latency: config.latency,
                 cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
             };
             let device = DeviceInfo {
@@ -224,7 +233,31 @@ impl Supervisor {
     pub async fn stats(&mut self) -> Result<PortStats, ProgramError> {
         let snapshots = self.snapshots().await;
         let counters = self.program.counters()?;
-        Ok(PortStats::collect(&self.iface, self.driver, counters, &snapshots))
+        let stats = PortStats::collect(&self.iface, self.driver, counters, &snapshots);
+        Ok(stats.with_link(self.link_counters().await))
+    }
+
+    /// What the kernel counted of the link since the driver was started; `None` once the link is gone.
+    async fn link_counters(&self) -> Option<PairCounters> {
+        let Device { index, peer, .. } = self.info.device;
+        let now = self.netlink.pair_counters(index, peer).await.ok()?;
+        Some(now.since(&self.link_before))
+    }
+
+    /// Captures the frames of every queue from now on, until the returned capture is finished or dropped, or
+    /// the driver stops. Several captures can run at a time.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError`]; nothing is captured then.
+    pub fn start_capture(&self, config: &CaptureConfig, sink: CaptureSink) -> Result<Capture, CaptureError> {
+        let queues = self.workers.iter().map(|worker| worker.queue);
+        let (capture, taps) = capture::start(&self.iface, queues, config, sink)?;
+        for (worker, (_, taps)) in self.workers.iter().zip(taps) {
+            // A worker that has ended has no frames.
+            worker.send(Command::Capture(Box::new(taps)));
+        }
+        Ok(capture)
     }
 
     async fn snapshots(&self) -> Vec<WorkerSnapshot> {
@@ -331,7 +364,8 @@ impl Supervisor {
                 worker.join();
             }
         }
-        self.report(missing)
+        let link = self.link_counters().await;
+        self.report(missing, link)
     }
 
     /// Lets the answers to what was asked come in, so that stopping loses none of them.
@@ -364,7 +398,7 @@ impl Supervisor {
         }
     }
 
-    fn report(self, missing: Vec<u32>) -> RunReport {
+    fn report(self, missing: Vec<u32>, link: Option<PairCounters>) -> RunReport {
         let Self { iface, driver, program, mut reports, .. } = self;
         reports.sort_by_key(|(queue, _)| *queue);
         let (mut snapshots, mut census, mut errors) = (Vec::new(), Vec::new(), Vec::new());
@@ -376,7 +410,8 @@ impl Supervisor {
         }
         // The map outlives the attachment, so this is the final count.
         let counters = program.counters().unwrap_or_default();
-        RunReport { stats: PortStats::collect(&iface, driver, counters, &snapshots), census, errors, missing }
+        let stats = PortStats::collect(&iface, driver, counters, &snapshots).with_link(link);
+        RunReport { stats, census, errors, missing }
     }
 }
 

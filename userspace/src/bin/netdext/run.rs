@@ -1,20 +1,24 @@
 //! `netdext run`: a driver on an interface, in the foreground.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use netdext::capture::{Capture, CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::DriverFactory;
 use netdext::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleFactory};
 use netdext::link::program::XdpMode;
 use netdext::link::{Device, Lab, LabConfig, netns};
+use netdext::metrics::{MetricsServer, StatsRequest};
 use netdext::port::RingSizes;
 use netdext::privilege;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, RunReport, Supervisor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::{output, units};
 
@@ -64,6 +68,25 @@ pub struct Args {
     /// Send no echo requests
     #[arg(long, conflicts_with_all = ["first", "interval", "rate", "batch", "target"])]
     no_injector: bool,
+    /// Write every frame that is received or sent to this file, as pcapng
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    /// Capture only these frames: terms joined by `and`, out of `in`, `out`, `queue N`, `proto NAME|N`,
+    /// `host ADDR[/LEN]`, `port N`
+    #[arg(long, value_name = "FILTER", requires = "capture", default_value = "", hide_default_value = true)]
+    filter: Filter,
+    /// Bytes captured of each frame
+    #[arg(long, value_name = "BYTES", requires = "capture", default_value_t = DEFAULT_SNAPLEN)]
+    snaplen: u32,
+    /// Captured frames that may wait to be written, per queue and direction; further ones are counted
+    #[arg(long, value_name = "FRAMES", requires = "capture", default_value_t = DEFAULT_RING_SIZE)]
+    ring_size: u32,
+    /// Serve metrics for Prometheus at http://ADDR:PORT/metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Don't measure how long frames take from stage to stage
+    #[arg(long)]
+    no_latency: bool,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     duration: Option<Duration>,
@@ -188,6 +211,12 @@ async fn foreground(
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     let targets = targets(args).await?;
+    // What can't be had is said before the interface is touched.
+    let sink = args.capture.as_deref().map(CaptureSink::create).transpose()?;
+    let metrics = match args.metrics {
+        Some(address) => Some(MetricsServer::bind(address).await?),
+        None => None,
+    };
     let config = RunConfig {
         iface: args.iface.clone(),
         addresses: args.addr.clone(),
@@ -202,10 +231,21 @@ async fn foreground(
         cut_off: args.yes,
         replace: args.replace,
         log_frames: args.log_frames,
+        latency: !args.no_latency,
         rings: RingSizes::default(),
         driver: driver(args, interval, &targets)?,
     };
     let mut supervisor = Supervisor::start(&config).await?;
+    let capture = match sink {
+        Some(sink) => match start_capture(args, &supervisor, sink) {
+            Ok(capture) => Some(capture),
+            Err(error) => {
+                supervisor.stop().await;
+                return Err(error);
+            }
+        },
+        None => None,
+    };
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json, (!args.no_injector).then_some((interval, args.batch, targets.as_slice())));
 
@@ -215,14 +255,46 @@ async fn foreground(
             None => std::future::pending().await,
         }
     };
+    let (stats, requests) = mpsc::channel(1);
+    let scraped = async {
+        match metrics {
+            Some(server) => server.serve(stats).await,
+            None => std::future::pending().await,
+        }
+    };
     let reason = tokio::select! {
-        reason = supervisor.run() => reason,
+        reason = attend(&mut supervisor, requests) => reason,
+        () = scraped => EndReason::Requested,
         () = signals.any() => EndReason::Requested,
         () = end => EndReason::Requested,
     };
     let report = supervisor.stop().await;
     output::print_summary(&report, begun.elapsed(), args.json);
+    if let Some(capture) = capture {
+        output::print_capture(&capture.finish(), args.json);
+    }
     verdict(&args.iface, reason, report)
+}
+
+fn start_capture(args: &Args, supervisor: &Supervisor, sink: CaptureSink) -> anyhow::Result<Capture> {
+    let config =
+        CaptureConfig { filter: args.filter.clone(), snaplen: args.snaplen, ring_size: args.ring_size };
+    Ok(supervisor.start_capture(&config, sink)?)
+}
+
+/// Runs the driver until something ends it, and says its counts to who asks for them.
+async fn attend(supervisor: &mut Supervisor, mut requests: mpsc::Receiver<StatsRequest>) -> EndReason {
+    loop {
+        let reply = tokio::select! {
+            reason = supervisor.run() => return reason,
+            Some(reply) = requests.recv() => reply,
+        };
+        match supervisor.stats().await {
+            // Who asked may have stopped waiting.
+            Ok(stats) => drop(reply.send(vec![stats])),
+            Err(error) => tracing::warn!("no counts for the metrics: {error}"),
+        }
+    }
 }
 
 /// The given targets, or what the other end of a veth pair has on a network of ours. None means that the
