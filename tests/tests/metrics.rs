@@ -32,9 +32,20 @@ fn ask(namespace: &Namespace, path: &str) -> (String, String) {
     (head.to_owned(), body.to_owned())
 }
 
+/// A Python that has the parser: the distribution's own, else the one on PATH.
+fn python() -> Command {
+    let has_parser = |program: &&str| {
+        let mut import = Command::new(program);
+        import.args(["-c", "import prometheus_client.openmetrics.parser"]).stderr(Stdio::null());
+        import.status().is_ok_and(|status| status.success())
+    };
+    let found = ["/usr/bin/python3", "python3"].into_iter().find(has_parser);
+    Command::new(found.expect("prometheus_client for Python: `cargo xtask setup --tests` installs it"))
+}
+
 /// The samples of a text: name, labels, value.
 fn parse(text: &str) -> Vec<(String, Value, f64)> {
-    let mut python = Command::new("python3");
+    let mut python = python();
     python.args(["-c", PARSER]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut python = python.spawn().expect("python3 can be started");
     let mut input = python.stdin.take().expect("stdin is piped");

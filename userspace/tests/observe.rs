@@ -1,5 +1,6 @@
 //! What is measured and counted of a worker over the simulated wire: stage latency, loss accounting.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
@@ -219,6 +220,53 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
     assert!(violations > 20 && refused > 0 && refused < violations, "{violations} {refused}");
     let losses = collect(snapshot).losses;
     assert_eq!((losses["rx_quarantined"], losses["tx_quarantined"]), (refused, quarantined));
+}
+
+/// The names of metrics in a text.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("netdext_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot())]);
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let there: BTreeSet<String> = families
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+    let documented = metric_names(include_str!("../../docs/observing.md"));
+    assert_eq!(documented, there, "docs/observing.md");
+    let dashboard = metric_names(include_str!("../../docs/grafana/netdext.json"));
+    assert!(dashboard.len() > 20 && dashboard.is_subset(&there), "{dashboard:?} {there:?}");
+}
+
+#[test]
+fn metrics_have_the_counts_of_each_driver_with_its_labels() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    bench.wire.inject(End::A, &[1; 60]);
+    bench.wire.settle();
+    bench.step();
+    let mut other = collect(bench.worker.snapshot());
+    other.iface = "od\"d".to_owned();
+    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot()), other]);
+    for line in [
+        "netdext_rx_packets_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 1",
+        "netdext_rx_bytes_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 60",
+        "netdext_rx_packets_total{iface=\"od\\\"d\",driver=\"mirror\",queue=\"0\"} 1",
+        "netdext_running{iface=\"sim0\",driver=\"mirror\"} 1",
+        "netdext_residue{iface=\"sim0\",driver=\"mirror\",direction=\"tx\"} 0",
+        "netdext_pool_frames{iface=\"sim0\",driver=\"mirror\",owner=\"tx_lent\"} 1",
+        "netdext_latency_frames_total{iface=\"sim0\",driver=\"mirror\",stage=\"user_to_tx\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
 }
 
 #[test]
