@@ -45,8 +45,8 @@ pub(super) struct Counts {
 pub(super) struct Source {
     pub queue: u32,
     pub direction: Direction,
-    pub filled: Receiver<Box<Record>>,
-    pub empty: SyncSender<Box<Record>>,
+    pub filled: Receiver<Record>,
+    pub empty: SyncSender<Record>,
 }
 
 /// Copies frames of one queue and one direction into records. It neither waits nor allocates.
@@ -56,8 +56,8 @@ pub(crate) struct Tap {
     direction: Direction,
     snaplen: usize,
     filter: Arc<Filter>,
-    empty: Receiver<Box<Record>>,
-    filled: SyncSender<Box<Record>>,
+    empty: Receiver<Record>,
+    filled: SyncSender<Record>,
     counts: Arc<Counts>,
 }
 
@@ -76,7 +76,7 @@ impl Tap {
         for _ in 0..ring_size {
             let data = Vec::with_capacity(snaplen as usize);
             let record = Record { at: Timestamp::default(), queue, direction, original_len: 0, data };
-            let _ = to_tap.try_send(Box::new(record));
+            let _ = to_tap.try_send(record);
         }
         let tap = Self {
             queue,

@@ -125,7 +125,7 @@ pub(super) struct Writer {
     /// What the statistics said last.
     dropped_said: u64,
     /// Frames taken from the rings and not yet written, in the order of their time.
-    taken: Vec<Box<Record>>,
+    taken: Vec<Record>,
     chunk: Vec<u8>,
 }
 
@@ -242,7 +242,7 @@ impl Writer {
     }
 
     /// A record goes back to the tap that filled it.
-    fn give_back(&self, record: Box<Record>) {
+    fn give_back(&self, record: Record) {
         let mine = |source: &&Source| source.queue == record.queue && source.direction == record.direction;
         if let Some(source) = self.sources.iter().find(mine) {
             // An error means that the worker is gone.

@@ -222,7 +222,7 @@ impl Out<'_, '_> {
         let series = all(self.drivers, values);
         let metric =
             self.encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
-        each(metric, series, |value| ConstCounter::new(value))
+        each(metric, series, ConstCounter::new)
     }
 
     fn gauge<V>(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<V>) -> fmt::Result
@@ -232,7 +232,7 @@ impl Out<'_, '_> {
         let series = all(self.drivers, values);
         let metric =
             self.encoder.encode_descriptor(name, help, None, ConstGauge::new(0_i64).metric_type())?;
-        each(metric, series, |value| ConstGauge::new(value.as_i64()))
+        each(metric, series, |value| ConstGauge::new(value.into_i64()))
     }
 
     fn seconds(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<u64>) -> fmt::Result {
@@ -245,17 +245,17 @@ impl Out<'_, '_> {
 
 /// What a gauge can be made of here.
 trait Number {
-    fn as_i64(self) -> i64;
+    fn into_i64(self) -> i64;
 }
 
 impl Number for u64 {
-    fn as_i64(self) -> i64 {
+    fn into_i64(self) -> i64 {
         i64::try_from(self).unwrap_or(i64::MAX)
     }
 }
 
 impl Number for i64 {
-    fn as_i64(self) -> i64 {
+    fn into_i64(self) -> i64 {
         self
     }
 }

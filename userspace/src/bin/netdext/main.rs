@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// The veth pair to try a driver on
     Lab(lab::Args),
 }
