@@ -128,10 +128,11 @@ fn frames_of_several_rings_are_in_the_order_of_their_times() {
     // Within the writer's nap, so that it finds them together.
     for round in 0..10 {
         let [first, second] = &mut pairs[..] else { unreachable!("two queues") };
-        put(&mut second.submitted, &frame(3, 60), round * 4 + 3);
-        put(&mut first.submitted, &frame(1, 60), round * 4 + 1);
-        put(&mut second.received, &frame(2, 60), round * 4 + 2);
-        put(&mut first.received, &frame(0, 60), round * 4);
+        // The rings are looked at in the other order.
+        put(&mut second.submitted, &frame(0, 60), round * 4);
+        put(&mut second.received, &frame(1, 60), round * 4 + 1);
+        put(&mut first.submitted, &frame(2, 60), round * 4 + 2);
+        put(&mut first.received, &frame(3, 60), round * 4 + 3);
         let written = 4 * (round + 1);
         wait_until("they are written", || capture.report().written == written);
     }

@@ -177,9 +177,12 @@ mod tests {
         let address = server.address();
         let (sender, mut receiver) = mpsc::channel::<StatsRequest>(1);
         let driver = async {
+            let mut unanswered = Vec::new();
             while let Some(reply) = receiver.recv().await {
                 if answers {
                     let _ = reply.send(Vec::new());
+                } else {
+                    unanswered.push(reply);
                 }
             }
         };
