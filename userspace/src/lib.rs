@@ -2,6 +2,7 @@
 //!
 //! A driver implements [`driver::Driver`] and is run by a [`dispatch::Worker`] over a [`port::Port`].
 
+pub mod capture;
 pub mod control;
 pub mod daemon;
 pub mod diagnose;
@@ -9,6 +10,7 @@ pub mod dispatch;
 pub mod driver;
 pub mod error;
 pub mod link;
+pub mod metrics;
 pub mod packet;
 pub mod port;
 pub mod privilege;

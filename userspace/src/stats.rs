@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::dispatch::{TimerStats, WorkerSnapshot};
+use crate::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
 use crate::driver::lifecycle::State;
 use crate::driver::{DriverStats, InjectorStats};
+use crate::link::PairCounters;
 use crate::link::steering::ProgramCounters;
 use crate::packet::Census;
 use crate::port::SocketStatistics;
@@ -45,8 +46,16 @@ pub struct PortStats {
     pub events: BTreeMap<Name, u64>,
     /// Frames lost or refused, by cause.
     pub drops: BTreeMap<Name, u64>,
+    /// Frames lost outside the driver, by cause; those of received frames add up to
+    /// [`Accounting::lost`], those of sent ones to [`TxAccounting::lost`].
+    pub losses: BTreeMap<Name, u64>,
+    /// What the kernel counted of the link since the driver was started; absent once the link is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<PairCounters>,
     /// Whether every frame that was meant for the driver is accounted for.
     pub accounting: Accounting,
+    /// Whether every frame that the driver sent is accounted for.
+    pub tx_accounting: TxAccounting,
     /// Where the frames of all pools are.
     pub census: Census,
     /// Descriptors that the kernel returned wrongly.
@@ -56,6 +65,9 @@ pub struct PortStats {
     pub injector: Option<InjectorReport>,
     /// The timers by name, summed over the queues.
     pub timers: BTreeMap<Name, TimerStats>,
+    /// How long frames take from stage to stage; absent if that is not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ns: Option<LatencyReport>,
 }
 
 /// The counts of one queue.
@@ -89,17 +101,60 @@ pub struct QueueStats {
     pub socket: SocketStatistics,
 }
 
-/// Frames for the driver: offered = delivered + lost + residue.
+/// Frames for the driver: seen = offered + answered + kernel, offered = delivered + lost + residue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
+    /// Frames that the XDP program has judged.
+    pub seen: u64,
+    /// Of those, frames that it answered, or dropped because their source had its share of answers.
+    pub answered: u64,
+    /// Of those, frames left to the kernel.
+    pub kernel: u64,
     /// Frames that the XDP program redirected to a socket.
     pub offered: u64,
     /// Frames that came out of the rx rings.
     pub delivered: u64,
-    /// Frames that the kernel counted as lost on the sockets.
+    /// Frames that were lost in between, each with its cause in [`PortStats::losses`].
     pub lost: u64,
     /// What remains unexplained: 0 once the driver has stopped. While it runs, frames in the rx rings.
     pub residue: i64,
+}
+
+/// Frames from the driver: submitted = completed + in_flight + lost + residue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxAccounting {
+    /// Frames handed to the tx rings.
+    pub submitted: u64,
+    /// Frames that the completion rings returned.
+    pub completed: u64,
+    /// Frames that the pools' tables have as lent for sending.
+    pub in_flight: u64,
+    /// Frames that will never complete, each with its cause in [`PortStats::losses`].
+    pub lost: u64,
+    /// What remains unexplained: 0 at any time.
+    pub residue: i64,
+}
+
+/// Times from stage to stage in the JSON output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// From the XDP program to the worker having read the rx ring.
+    pub xdp_to_user: Percentiles,
+    /// From there to the publication of the same packet on the tx ring.
+    pub user_to_tx: Percentiles,
+    /// From the publication on the tx ring to the worker having read the completion.
+    pub tx_to_completion: Percentiles,
+}
+
+impl From<&LatencyHistograms> for LatencyReport {
+    fn from(histograms: &LatencyHistograms) -> Self {
+        let LatencyHistograms { xdp_to_user, user_to_tx, tx_to_completion } = histograms;
+        Self {
+            xdp_to_user: Percentiles::of(xdp_to_user),
+            user_to_tx: Percentiles::of(user_to_tx),
+            tx_to_completion: Percentiles::of(tx_to_completion),
+        }
+    }
 }
 
 /// The injector in the JSON output.
@@ -218,6 +273,95 @@ impl From<&WorkerSnapshot> for QueueStats {
     }
 }
 
+/// What is summed over the queues.
+#[derive(Default)]
+struct Sums {
+    driver: DriverStats,
+    census: Census,
+    socket: SocketStatistics,
+    timers: BTreeMap<Name, TimerStats>,
+    latency: Option<LatencyHistograms>,
+    violations: u64,
+    disabled: u64,
+    delivered: u64,
+    rx_refused: u64,
+    submitted: u64,
+    completed: u64,
+    tx_quarantined: u64,
+    tx_unconfirmed: u64,
+}
+
+impl Sums {
+    fn add(&mut self, snapshot: &WorkerSnapshot) {
+        self.driver.merge(&snapshot.driver);
+        self.census.merge(&snapshot.census);
+        self.socket.merge(&snapshot.socket);
+        for (name, stats) in &snapshot.timers {
+            self.timers.entry(Name::Borrowed(name)).or_default().merge(stats);
+        }
+        if let Some(latency) = &snapshot.latency {
+            self.latency.get_or_insert_default().merge(latency);
+        }
+        self.violations += snapshot.violations;
+        self.disabled += snapshot.rx_disabled;
+        self.delivered += snapshot.rx_packets;
+        self.rx_refused += snapshot.rx_refused;
+        self.submitted += snapshot.tx_packets;
+        self.completed += snapshot.tx_completed;
+        self.tx_quarantined += snapshot.tx_quarantined;
+        self.tx_unconfirmed += snapshot.tx_unconfirmed;
+    }
+
+    fn drops(&self) -> BTreeMap<Name, u64> {
+        let mut drops = by_name(&self.driver.drops);
+        drops.extend(by_name(&[
+            ("interface_disabled", self.disabled),
+            ("socket_rx_dropped", self.socket.rx_dropped),
+            ("socket_rx_ring_full", self.socket.rx_ring_full),
+            ("socket_rx_invalid_descs", self.socket.rx_invalid_descs),
+            ("socket_tx_invalid_descs", self.socket.tx_invalid_descs),
+        ]));
+        drops
+    }
+
+    fn losses(&self) -> BTreeMap<Name, u64> {
+        by_name(&[
+            ("rx_socket_dropped", self.socket.rx_dropped),
+            ("rx_socket_ring_full", self.socket.rx_ring_full),
+            ("rx_socket_invalid_descs", self.socket.rx_invalid_descs),
+            ("rx_quarantined", self.rx_refused),
+            ("tx_quarantined", self.tx_quarantined),
+            ("tx_unconfirmed", self.tx_unconfirmed),
+        ])
+    }
+
+    fn accounting(&self, verdicts: &ProgramCounters) -> Accounting {
+        let (seen, offered, answered) = (verdicts.frames(), verdicts.redirected(), verdicts.answered());
+        let lost = self.socket.rx_lost() + self.rx_refused;
+        Accounting {
+            seen,
+            answered,
+            kernel: seen.saturating_sub(offered + answered),
+            offered,
+            delivered: self.delivered,
+            lost,
+            residue: offered as i64 - (self.delivered + lost) as i64,
+        }
+    }
+
+    fn tx_accounting(&self) -> TxAccounting {
+        let in_flight = self.census.tx_lent.into();
+        let lost = self.tx_quarantined + self.tx_unconfirmed;
+        TxAccounting {
+            submitted: self.submitted,
+            completed: self.completed,
+            in_flight,
+            lost,
+            residue: self.submitted as i64 - (self.completed + in_flight + lost) as i64,
+        }
+    }
+}
+
 impl PortStats {
     /// Sums the counts of all queues and of the XDP program.
     pub fn collect(
@@ -226,30 +370,10 @@ impl PortStats {
         verdicts: ProgramCounters,
         snapshots: &[WorkerSnapshot],
     ) -> Self {
-        let mut merged = DriverStats::default();
-        let mut census = Census::default();
-        let mut socket = SocketStatistics::default();
-        let mut timers: BTreeMap<Name, TimerStats> = BTreeMap::new();
-        let (mut violations, mut disabled, mut delivered) = (0, 0, 0);
+        let mut sums = Sums::default();
         for snapshot in snapshots {
-            merged.merge(&snapshot.driver);
-            census.merge(&snapshot.census);
-            socket.merge(&snapshot.socket);
-            violations += snapshot.violations;
-            disabled += snapshot.rx_disabled;
-            delivered += snapshot.rx_packets;
-            for (name, stats) in &snapshot.timers {
-                timers.entry(Name::Borrowed(name)).or_default().merge(stats);
-            }
+            sums.add(snapshot);
         }
-        let mut drops = by_name(&merged.drops);
-        drops.insert("interface_disabled".into(), disabled);
-        drops.insert("socket_rx_dropped".into(), socket.rx_dropped);
-        drops.insert("socket_rx_ring_full".into(), socket.rx_ring_full);
-        drops.insert("socket_rx_invalid_descs".into(), socket.rx_invalid_descs);
-        drops.insert("socket_tx_invalid_descs".into(), socket.tx_invalid_descs);
-        let offered = verdicts.redirected();
-        let lost = socket.rx_lost();
         let state = snapshots.iter().map(|s| s.state).find(|s| !s.is_running()).unwrap_or(State::Running);
         Self {
             schema: SCHEMA_VERSION,
@@ -258,21 +382,27 @@ impl PortStats {
             state,
             uptime_ns: None,
             queues: snapshots.iter().map(QueueStats::from).collect(),
+            drops: sums.drops(),
+            losses: sums.losses(),
+            link: None,
+            accounting: sums.accounting(&verdicts),
+            tx_accounting: sums.tx_accounting(),
             verdicts,
-            counters: by_name(&merged.counters),
-            events: by_name(&merged.events),
-            drops,
-            accounting: Accounting {
-                offered,
-                delivered,
-                lost,
-                residue: offered as i64 - (delivered + lost) as i64,
-            },
-            census,
-            violations,
-            injector: merged.injector.as_ref().map(InjectorReport::from),
-            timers,
+            counters: by_name(&sums.driver.counters),
+            events: by_name(&sums.driver.events),
+            census: sums.census,
+            violations: sums.violations,
+            injector: sums.driver.injector.as_ref().map(InjectorReport::from),
+            timers: sums.timers,
+            latency_ns: sums.latency.as_ref().map(LatencyReport::from),
         }
+    }
+
+    /// Adds what the kernel counted of the link.
+    #[must_use]
+    pub fn with_link(mut self, link: Option<PairCounters>) -> Self {
+        self.link = link;
+        self
     }
 }
 

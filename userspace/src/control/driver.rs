@@ -1,10 +1,16 @@
 //! What a running driver answers to requests that are for it.
 
+use tokio::sync::mpsc;
+
 use super::protocol::{ErrorCode, ErrorObject, Request};
 use super::{Answer, Reply};
+use crate::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
 use crate::driver::InjectCommand;
 use crate::error::one_line;
 use crate::supervisor::Supervisor;
+
+/// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
+const CAPTURE_CHUNKS: usize = 64;
 
 /// Carries out a request on a running driver.
 ///
@@ -21,12 +27,14 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
         Request::InjectStart { .. } => done(supervisor.inject(InjectCommand::Start).await),
         Request::InjectStop { .. } => done(supervisor.inject(InjectCommand::Stop).await),
         Request::InjectSet { change, .. } => done(supervisor.inject(InjectCommand::Set(change.into())).await),
+        Request::Capture { filter, snaplen, ring_size, .. } => {
+            capture(supervisor, filter, snaplen, ring_size)
+        }
         Request::InjectTargets { .. } => Reply::json(&supervisor.inject_targets().await),
         Request::Reload { .. }
         | Request::SteerList { .. }
         | Request::SteerAdd { .. }
         | Request::SteerDel { .. }
-        | Request::Capture { .. }
         | Request::Hello {}
         | Request::List {}
         | Request::Ioreg {}
@@ -35,6 +43,26 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
             Err(ErrorObject::new(ErrorCode::State, "this is nothing that a driver can be asked"))
         }
     }
+}
+
+fn capture(
+    supervisor: &Supervisor,
+    filter: Option<String>,
+    snaplen: Option<u32>,
+    ring_size: Option<u32>,
+) -> Answer {
+    let bad = |error| ErrorObject::new(ErrorCode::BadRequest, one_line(&error));
+    let filter = filter.unwrap_or_default().parse::<Filter>().map_err(bad)?;
+    let config = CaptureConfig {
+        filter,
+        snaplen: snaplen.unwrap_or(DEFAULT_SNAPLEN),
+        ring_size: ring_size.unwrap_or(DEFAULT_RING_SIZE),
+    };
+    let (sender, chunks) = mpsc::channel(CAPTURE_CHUNKS);
+    let capture = supervisor.start_capture(&config, CaptureSink::Channel(sender)).map_err(failed)?;
+    // It ends when the client goes, which closes the channel.
+    capture.detach();
+    Ok(Reply::Stream(chunks))
 }
 
 fn done<E: std::error::Error>(result: Result<(), E>) -> Answer {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::{Timestamp, WaitStrategy, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+use crate::capture::TapPair;
 use crate::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
 use crate::port::Port;
 use crate::port::xsk::{OpenError, XskInfo};
@@ -46,6 +47,8 @@ pub enum Command {
     InjectTargets(oneshot::Sender<Vec<TargetStats>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
+    /// Show every frame to a capture too, until that ends.
+    Capture(Box<TapPair>),
     /// Ask nothing new, and say so when every answer is in, or after this time. Ends with the next
     /// enabling or powering on.
     Quiesce(Duration, oneshot::Sender<()>),
@@ -208,7 +211,10 @@ fn start(
         operation: "dup",
         source: errno.into(),
     })?;
-    let worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    let mut worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    if config.latency {
+        worker.measure_latency(Timestamp::now);
+    }
     if let Some(socket) = socket {
         let _ = events.send(WorkerEvent::Started { queue, socket, info });
     }
@@ -299,6 +305,10 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
         }
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
+            return None;
+        }
+        Command::Capture(taps) => {
+            worker.capture(*taps);
             return None;
         }
         Command::Quiesce(..) | Command::Stop => return None,

@@ -6,6 +6,7 @@
 
 pub mod alias;
 pub mod attachment;
+pub mod counters;
 pub mod device;
 pub mod events;
 pub mod lab;
@@ -21,6 +22,7 @@ pub mod sysfs;
 pub mod tuning;
 pub mod xdp_features;
 
+pub use counters::{LinkCounters, PairCounters};
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};

@@ -310,6 +310,12 @@ impl ProgramCounters {
             .map(|counter| (counter.name(), self.get(counter)))
     }
 
+    /// Frames answered without the driver, and those dropped because their source had its share.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answers().iter().map(|(_, count)| count).sum()
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -73,6 +73,8 @@ pub(super) struct PoolInner {
     // Holds exactly the frames whose owner is `Free`.
     free: RefCell<Vec<u32>>,
     violations: Cell<u64>,
+    // Of the frames quarantined, those that the tx ring had: they are submitted and never complete.
+    quarantined_tx: Cell<u64>,
     // Keeps the mapping alive; dropped last because nothing above frees memory through `base`.
     _memory: Box<dyn FrameMemory>,
 }
@@ -104,6 +106,7 @@ impl PacketPool {
                 // Reversed so that frames are first handed out in ascending order.
                 free: RefCell::new((0..config.frames).rev().collect()),
                 violations: Cell::new(0),
+                quarantined_tx: Cell::new(0),
                 _memory: memory,
             }),
         })
@@ -170,6 +173,11 @@ impl PacketPool {
     /// How often a ring returned a frame that had not been lent to it, or outside the pool's memory.
     pub fn violations(&self) -> u64 {
         self.inner.violations.get()
+    }
+
+    /// Frames that were quarantined while the tx ring had them.
+    pub(crate) fn quarantined_tx(&self) -> u64 {
+        self.inner.quarantined_tx.get()
     }
 
     /// Whether `packet` was taken from this pool.
@@ -384,6 +392,9 @@ impl PoolInner {
         if owner.get() == Owner::Free {
             let frame = (desc.addr >> self.frame_shift) as u32;
             self.free.borrow_mut().retain(|&free| free != frame);
+        }
+        if owner.get() == Owner::TxLent {
+            self.quarantined_tx.set(self.quarantined_tx.get() + 1);
         }
         owner.set(Owner::Quarantined);
     }

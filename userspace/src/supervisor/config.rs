@@ -56,6 +56,8 @@ pub struct RunConfig {
     pub replace: bool,
     /// Log every steering decision of the XDP program.
     pub log_frames: bool,
+    /// Measure how long frames take from stage to stage.
+    pub latency: bool,
     /// Slots of the rings of each queue.
     pub rings: RingSizes,
     /// Makes the driver.
@@ -82,6 +84,7 @@ impl RunConfig {
             cut_off: false,
             replace: false,
             log_frames: false,
+            latency: true,
             rings: RingSizes::default(),
             driver,
             enabled: true,

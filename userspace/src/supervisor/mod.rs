@@ -8,6 +8,7 @@
 //! Stopping follows one order: XSKMAP entries out, program off the interface, tx rings drained, sockets
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
+mod capture;
 mod config;
 mod inject;
 mod report;
@@ -30,7 +31,7 @@ use self::switch::Switches;
 use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
-use crate::link::{Device, LinkEvent, LinkEvents};
+use crate::link::{Device, LinkEvent, LinkEvents, Netlink, PairCounters};
 use crate::stats::PortStats;
 
 /// How long to wait for the news that the link is gone, after a worker failed for that reason.
@@ -52,6 +53,9 @@ pub struct Supervisor {
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,
     frame_log: Option<FrameLog>,
+    netlink: Netlink,
+    // What the kernel had counted of the link when the driver started.
+    link_before: PairCounters,
     reports: Vec<(u32, Option<Box<WorkerReport>>)>,
     // Of each queue, for the XSKMAP.
     sockets: Vec<(u32, OwnedFd)>,
@@ -78,7 +82,14 @@ impl Supervisor {
         let counters = self.program.counters()?;
         let mut stats = PortStats::collect(&self.iface, self.driver, counters, &snapshots);
         stats.uptime_ns = Some(self.started.elapsed().as_nanos() as u64);
-        Ok(stats)
+        Ok(stats.with_link(self.link_counters().await))
+    }
+
+    /// What the kernel counted of the link since the driver was started; `None` once the link is gone.
+    async fn link_counters(&self) -> Option<PairCounters> {
+        let Device { index, peer, .. } = self.info.device;
+        let now = self.netlink.pair_counters(index, peer).await.ok()?;
+        Some(now.since(&self.link_before))
     }
 
     async fn snapshots(&self) -> Vec<WorkerSnapshot> {

@@ -13,7 +13,7 @@ use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{ProgramConfig, SteeringProgram};
-use crate::link::{Device, LinkEvents};
+use crate::link::{Device, LinkEvents, Netlink};
 use crate::port::Port;
 use crate::port::xsk::{CopyMode, XskConfig};
 
@@ -28,6 +28,7 @@ impl Supervisor {
         let device = Device::query(&config.iface).await?;
         let queues = check(config, &device)?;
         let link = LinkEvents::open(device.index).await?;
+        let netlink = Netlink::open()?;
         let link_is_up = link.state().is_some_and(|state| state.up);
         let mut program = SteeringProgram::load(&ProgramConfig {
             log_frames: config.log_frames,
@@ -40,6 +41,7 @@ impl Supervisor {
             answer_limit: config.answer_limit,
             queues,
         })?;
+        let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
         let (sender, events) = unbounded_channel();
@@ -53,6 +55,8 @@ impl Supervisor {
             events,
             link,
             frame_log,
+            netlink,
+            link_before,
             reports: Vec::new(),
             started: Instant::now(),
             sockets: Vec::new(),
@@ -85,6 +89,7 @@ impl Supervisor {
         for queue in 0..queues {
             let worker = WorkerConfig {
                 wait: config.wait,
+                latency: config.latency,
                 batch: CALLBACK_BATCH,
                 cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
             };

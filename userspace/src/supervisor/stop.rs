@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::{RunReport, Supervisor};
 use crate::dispatch::{Command, WorkerEvent};
+use crate::link::PairCounters;
 use crate::stats::PortStats;
 
 /// How long answers may take to come in before a stop.
@@ -48,7 +49,8 @@ impl Supervisor {
                 worker.join();
             }
         }
-        self.report(missing)
+        let link = self.link_counters().await;
+        self.report(missing, link)
     }
 
     /// Lets the answers to what was asked come in, so that switching off loses none of them.
@@ -81,7 +83,7 @@ impl Supervisor {
         }
     }
 
-    fn report(self, missing: Vec<u32>) -> RunReport {
+    fn report(self, missing: Vec<u32>, link: Option<PairCounters>) -> RunReport {
         let Self { iface, driver, program, mut reports, .. } = self;
         reports.sort_by_key(|(queue, _)| *queue);
         let (mut snapshots, mut census, mut errors) = (Vec::new(), Vec::new(), Vec::new());
@@ -93,6 +95,7 @@ impl Supervisor {
         }
         // The map outlives the attachment, so this is the final count.
         let counters = program.counters().unwrap_or_default();
-        RunReport { stats: PortStats::collect(&iface, driver, counters, &snapshots), census, errors, missing }
+        let stats = PortStats::collect(&iface, driver, counters, &snapshots).with_link(link);
+        RunReport { stats, census, errors, missing }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line of netdext.
 
+mod capture;
 mod completions;
 mod daemon;
 mod doctor;
@@ -9,7 +10,6 @@ mod lifecycle;
 mod man;
 mod observe;
 mod output;
-mod ping;
 mod ping;
 mod run;
 mod select;
@@ -45,7 +45,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Run the drivers that are installed, until SIGINT or SIGTERM
     Daemon(daemon::Args),
     /// Install a driver in the daemon, and start it
@@ -68,6 +68,8 @@ enum Command {
     Ping(ping::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
+    /// Write the frames of a running driver as pcapng, until SIGINT
+    Capture(capture::Args),
     /// The counts of running drivers
     Stats(stats::Args),
     /// The counts of running drivers with rates, on the whole terminal
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Lab(args) => lab::run(args),
+        Command::Capture(args) => capture::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),

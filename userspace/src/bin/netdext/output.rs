@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
+use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
 use netdext::stats::{Name, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
@@ -139,6 +140,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         sum(|q| q.tx_bytes)
     );
     let answers = stats.verdicts.answers();
+    let answers: Vec<_> = answers.iter().map(|(name, count)| (Name::Borrowed(name), *count)).collect();
     print_named("answered", answers.iter().map(|(name, count)| (name, count)));
     print_named("handled", stats.counters.iter());
     print_named("dropped", stats.drops.iter());
@@ -151,6 +153,15 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         accounting.lost,
         accounting.residue
     );
+    let sent = &stats.tx_accounting;
+    say!(
+        "  sending   submitted {} = completed {} + lost {} + residue {}",
+        sent.submitted,
+        sent.completed,
+        sent.lost,
+        sent.residue
+    );
+    print_named("lost", stats.losses.iter());
     if let Some(injector) = &stats.injector {
         say!(
             "  injector  sent {} = replies {} + lost {} + residue {}; late {}, duplicate {}, out of order {}",
@@ -184,8 +195,47 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
             );
         }
     }
+    print_latency(stats);
     let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
     say!("  pool      {}: {whole}", stats.census);
+}
+
+fn print_latency(stats: &PortStats) {
+    let Some(latency) = &stats.latency_ns else { return };
+    let us = |ns: u64| ns as f64 / 1000.0;
+    for (stage, times) in [
+        ("XDP to driver", &latency.xdp_to_user),
+        ("driver to tx ring", &latency.user_to_tx),
+        ("tx ring to completion", &latency.tx_to_completion),
+    ] {
+        if times.count > 0 {
+            say!(
+                "  latency   {stage}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+                us(times.p50),
+                us(times.p99),
+                us(times.p999),
+                us(times.max)
+            );
+        }
+    }
+}
+
+/// Prints what a capture counted.
+pub fn print_capture(report: &CaptureReport, json: bool) {
+    #[derive(Serialize)]
+    struct Captured<'a> {
+        event: &'static str,
+        schema: u32,
+        #[serde(flatten)]
+        report: &'a CaptureReport,
+    }
+    if json {
+        print_json(&Captured { event: "capture", schema: SCHEMA_VERSION, report });
+        return;
+    }
+    let CaptureReport { seen, accepted, written, dropped, ended } = report;
+    let late = if *ended { "" } else { "; still being written" };
+    say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.

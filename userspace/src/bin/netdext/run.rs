@@ -1,18 +1,23 @@
 //! `netdext run`: a driver on an interface, in the foreground.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use netdext::capture::CaptureSink;
 use netdext::control::single::Single;
 use netdext::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
 use netdext::error::one_line;
 use netdext::link::{Lab, LabConfig, netns};
+use netdext::metrics::{MetricsServer, StatsRequest};
 use netdext::privilege;
 use netdext::supervisor::spec::DriverSpec;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
 
 use tokio::sync::mpsc;
 
+use crate::capture::CaptureArgs;
 use crate::driver_args::DriverArgs;
 use crate::signals::Signals;
 use crate::{output, units};
@@ -24,6 +29,17 @@ const REQUESTS: usize = 64;
 pub struct Args {
     #[command(flatten)]
     driver: DriverArgs,
+    /// Write every frame that is received or sent to this file, as pcapng
+    #[arg(long, value_name = "FILE")]
+    capture: Option<PathBuf>,
+    #[command(flatten)]
+    frames: CaptureArgs,
+    /// Serve metrics for Prometheus at http://ADDR:PORT/metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Don't measure how long frames take from stage to stage
+    #[arg(long)]
+    no_latency: bool,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     duration: Option<Duration>,
@@ -78,14 +94,28 @@ async fn foreground(
     begun: Instant,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
+    // What can't be had is said before the interface is touched.
+    let sink = args.capture.as_deref().map(CaptureSink::create).transpose()?;
+    let metrics = match args.metrics {
+        Some(address) => Some(MetricsServer::bind(address).await?),
+        None => None,
+    };
     let targets = spec.targets().await?;
     if spec.answer && spec.injector.is_some() && targets.is_empty() {
         tracing::warn!(
             "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
         );
     }
-    let config = RunConfig { log_frames: args.log_frames, ..spec.resolve().await? };
+    let config =
+        RunConfig { log_frames: args.log_frames, latency: !args.no_latency, ..spec.resolve().await? };
     let mut supervisor = Supervisor::start(&config).await?;
+    let capture = match sink.map(|sink| supervisor.start_capture(&args.frames.config(), sink)).transpose() {
+        Ok(capture) => capture,
+        Err(error) => {
+            supervisor.stop().await;
+            return Err(error.into());
+        }
+    };
     let mut single = Single::new(config.driver.name(), &spec.iface, begun.elapsed());
     let mut requests = listen();
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
@@ -97,6 +127,10 @@ async fn foreground(
             None => std::future::pending().await,
         }
     };
+    let (scrapes, mut scraped) = mpsc::channel::<StatsRequest>(1);
+    if let Some(server) = metrics {
+        tokio::spawn(server.serve(scrapes));
+    }
     tokio::pin!(end);
     let reason = loop {
         tokio::select! {
@@ -104,11 +138,19 @@ async fn foreground(
             () = signals.any() => break EndReason::Requested,
             () = &mut end => break EndReason::Requested,
             Some(incoming) = requests.recv() => single.serve(&mut supervisor, incoming).await,
+            Some(reply) = scraped.recv() => match supervisor.stats().await {
+                // Who asked may have stopped waiting.
+                Ok(stats) => drop(reply.send(vec![stats])),
+                Err(error) => tracing::warn!("no counts for the metrics: {error}"),
+            },
         }
     };
     drop(requests);
     let report = supervisor.stop().await;
     output::print_summary(&report, begun.elapsed(), args.json);
+    if let Some(capture) = capture {
+        output::print_capture(&capture.finish(), args.json);
+    }
     Ok(report.verdict(reason)?)
 }
 
