@@ -40,7 +40,7 @@ impl Default for ServerConfig {
     /// The limits that docs/control.md states; root and the process's own user may ask.
     fn default() -> Self {
         Self {
-            line_bytes: 64 * 1024,
+            line_bytes: 1024 * 1024,
             clients: 64,
             half_line: Duration::from_secs(10),
             idle: Duration::from_secs(600),

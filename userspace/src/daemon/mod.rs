@@ -29,6 +29,7 @@ use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Request, Select
 use crate::control::{Answer, Incoming, Reply, tree};
 use crate::driver::PowerState;
 use crate::error::one_line;
+use crate::metrics::StatsRequest;
 use crate::registry::{Installed, Registry, RegistryError};
 use crate::stats::PortStats;
 use crate::supervisor::spec::DriverSpec;
@@ -83,8 +84,13 @@ impl Daemon {
         }
     }
 
-    /// Serves requests until `shutdown`; then stops every driver in order.
-    pub async fn run(mut self, mut requests: mpsc::Receiver<Incoming>, shutdown: impl Future<Output = ()>) {
+    /// Serves requests and scrapes of the metrics until `shutdown`; then stops every driver in order.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Incoming>,
+        mut scrapes: mpsc::Receiver<StatsRequest>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let manager = ServiceManager::from_env();
         let (installed, running) = self.counts();
         manager.ready(&format!("{running} of {installed} driver(s) running"));
@@ -96,6 +102,7 @@ impl Daemon {
                 () = &mut shutdown => break,
                 Some(event) = self.events.recv() => self.on_event(event),
                 Some(incoming) = requests.recv() => self.on_request(incoming),
+                Some(scrape) = scrapes.recv() => self.on_scrape(scrape),
                 () = next_sign_of_life(&mut alive) => manager.alive(),
             }
         }
@@ -407,27 +414,34 @@ impl Daemon {
         Ok(())
     }
 
+    fn on_scrape(&self, scrape: StatsRequest) {
+        let asked: Vec<_> = self.slots.iter().filter_map(ask_stats).collect();
+        tokio::task::spawn_local(async move {
+            let mut stats = Vec::new();
+            for answer in asked {
+                stats.extend(read_stats(answer).await);
+            }
+            // Who asked may have stopped waiting.
+            let _ = scrape.send(stats);
+        });
+    }
+
     fn ioreg(&self, client: ReplySender) {
         let mut waiting = Vec::new();
         for slot in &self.slots {
-            let (sender, receiver) = oneshot::channel();
-            let order = Order { request: Request::Stats { driver: Selector::default() }, reply: sender };
-            let asked = slot.runner().is_some_and(|runner| runner.send(order).is_ok());
             let info = match &slot.phase {
                 Phase::Running { info, .. } => Some(info.clone()),
                 _ => None,
             };
             let facts =
                 tree::Facts { id: slot.id, entry: slot.list_entry(), info, busy: slot.busy, stats: None };
-            waiting.push((facts, asked.then_some(receiver)));
+            waiting.push((facts, ask_stats(slot)));
         }
         tokio::task::spawn_local(async move {
             let mut roots = Vec::new();
             for (mut facts, receiver) in waiting {
-                if let Some(receiver) = receiver
-                    && let Ok(Ok(Reply::Json(stats))) = receiver.await
-                {
-                    facts.stats = serde_json::from_str::<PortStats>(&stats).ok();
+                if let Some(receiver) = receiver {
+                    facts.stats = read_stats(receiver).await;
                 }
                 roots.push(tree::build(&facts));
             }
@@ -465,6 +479,22 @@ async fn next_sign_of_life(due: &mut Option<Interval>) {
     match due {
         Some(due) => drop(due.tick().await),
         None => std::future::pending().await,
+    }
+}
+
+/// Asks a driver for its counts, if it runs.
+fn ask_stats(slot: &Slot) -> Option<oneshot::Receiver<Answer>> {
+    let (sender, receiver) = oneshot::channel();
+    let order = Order { request: Request::Stats { driver: Selector::default() }, reply: sender };
+    slot.runner()?.send(order).ok()?;
+    Some(receiver)
+}
+
+/// The counts, unless the driver ended meanwhile.
+async fn read_stats(answer: oneshot::Receiver<Answer>) -> Option<PortStats> {
+    match answer.await {
+        Ok(Ok(Reply::Json(stats))) => serde_json::from_str(&stats).ok(),
+        _ => None,
     }
 }
 

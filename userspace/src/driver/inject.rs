@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Something to tell a driver's injector.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct InjectSettings {
 }
 
 /// The counts of one target, in the shape of the JSON output. `sent == replies + lost + in_flight` at any time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetStats {
     /// Its address.
     pub target: IpAddr,
@@ -50,7 +50,7 @@ pub struct TargetStats {
 }
 
 /// Round-trip times in ns; all 0 if there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RttSummary {
     /// The shortest.
     pub min: u64,

@@ -6,7 +6,7 @@ use super::format::{nanos, si, uptime};
 use super::rates::{Rates, not_zero};
 use super::table::Table;
 use crate::driver::lifecycle::State;
-use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats};
+use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
 
 /// What there is to say when every netdext answers and none has a driver.
 pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";
@@ -31,6 +31,20 @@ pub fn accounting(accounting: &Accounting) -> String {
     format!("offered {offered} = delivered {delivered} + lost {lost} + residue {residue}")
 }
 
+/// Where the frames that the XDP program judged went.
+pub fn judged(accounting: &Accounting) -> String {
+    let Accounting { seen, offered, answered, kernel, .. } = accounting;
+    format!("seen {seen} = offered {offered} + answered {answered} + kernel {kernel}")
+}
+
+/// Where the frames that the driver sent went.
+pub fn sent(accounting: &TxAccounting) -> String {
+    let TxAccounting { submitted, completed, in_flight, lost, residue } = accounting;
+    format!(
+        "submitted {submitted} = completed {completed} + in flight {in_flight} + lost {lost} + residue {residue}"
+    )
+}
+
 /// Where the injector's requests went.
 pub fn injector(injector: &InjectorReport) -> String {
     let InjectorReport {
@@ -53,8 +67,19 @@ pub fn injector(injector: &InjectorReport) -> String {
 
 /// The distributions of times that there are, each with its name: round trips and the stages inside.
 pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
-    let rtt = stats.injector.as_ref().map(|injector| ("round trip".to_owned(), injector.rtt_ns));
-    rtt.into_iter().collect()
+    let injector = stats
+        .injector
+        .as_ref()
+        .map(|injector| [("round trip", injector.rtt_ns), ("sent late by", injector.pacing_error_ns)]);
+    let stages = stats.latency_ns.as_ref().map(|latency| {
+        [
+            ("XDP to driver", latency.xdp_to_user),
+            ("driver to tx", latency.user_to_tx),
+            ("tx to done", latency.tx_to_completion),
+        ]
+    });
+    let all = injector.into_iter().flatten().chain(stages.into_iter().flatten());
+    all.map(|(name, times)| (name.to_owned(), times)).collect()
 }
 
 /// All counts of one driver, as lines; with `rates` also what happened per second since the last time.
@@ -67,12 +92,15 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
         lines.extend(queue_rates(stats, rates).lines("  "));
     }
     lines.push(named("frames", &accounting(&stats.accounting)));
+    lines.push(named("", &judged(&stats.accounting)));
+    lines.push(named("", &sent(&stats.tx_accounting)));
     lines.push(named(
         "verdicts",
         &counts(stats.verdicts.iter().map(|(counter, count)| (counter.name(), count))),
     ));
     lines.push(named("handled", &counts(stats.counters.iter().map(|(name, count)| (name.as_ref(), *count)))));
     lines.push(named("dropped", &counts(stats.drops.iter().map(|(name, count)| (name.as_ref(), *count)))));
+    lines.push(named("lost", &counts(stats.losses.iter().map(|(name, count)| (name.as_ref(), *count)))));
     lines.push(named("events", &counts(stats.events.iter().map(|(name, count)| (name.as_ref(), *count)))));
     if let Some(rates) = rates {
         lines.push(named(

@@ -1,9 +1,12 @@
 //! `netdext daemon`: runs what is installed.
 
+use std::net::SocketAddr;
+
 use anyhow::Context;
 use netdext::control::{RuntimeDir, Server, ServerConfig, SocketName};
 use netdext::daemon::Daemon;
 use netdext::link::netns;
+use netdext::metrics::MetricsServer;
 use netdext::privilege;
 use netdext::registry::{Registry, StateDir};
 use tokio::sync::mpsc;
@@ -20,6 +23,9 @@ pub struct Args {
     /// Enter this network namespace first; it is made if it is missing, and then removed at the end
     #[arg(long, value_name = "NAME")]
     netns: Option<String>,
+    /// Serve metrics of all drivers for Prometheus at http://ADDR:PORT/metrics
+    #[arg(long, value_name = "ADDR:PORT")]
+    metrics: Option<SocketAddr>,
 }
 
 /// Runs the command.
@@ -37,13 +43,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let mut signals = Signals::watch()?;
         let path = socket.path().to_owned();
         let server = Server::new(socket, ServerConfig::default()).context("serve the control socket")?;
+        let metrics = match args.metrics {
+            Some(address) => Some(MetricsServer::bind(address).await?),
+            None => None,
+        };
         let mut daemon = Daemon::new(registry);
         daemon.start().await;
         let (requests, incoming) = mpsc::channel(REQUESTS);
         let serving = tokio::task::spawn_local(server.serve(requests, std::future::pending()));
         let (installed, running) = daemon.counts();
         say!("ready: daemon, {running} of {installed} driver(s) running, {}", path.display());
-        daemon.run(incoming, signals.any()).await;
+        let (scrapes, scraped) = mpsc::channel(1);
+        if let Some(server) = metrics {
+            tokio::task::spawn_local(server.serve(scrapes));
+        }
+        daemon.run(incoming, scraped, signals.any()).await;
         // The socket goes last: whoever finds none may start another daemon.
         serving.await.context("serve the control socket")
     }));

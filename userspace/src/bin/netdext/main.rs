@@ -5,6 +5,7 @@ mod completions;
 mod daemon;
 mod doctor;
 mod driver_args;
+mod inject;
 mod lab;
 mod lifecycle;
 mod man;
@@ -68,6 +69,8 @@ enum Command {
     Ping(ping::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
+    /// Start, stop or change the injector of a running driver
+    Inject(inject::Args),
     /// Write the frames of a running driver as pcapng, until SIGINT
     Capture(capture::Args),
     /// The counts of running drivers
@@ -99,6 +102,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Lab(args) => lab::run(args),
+        Command::Inject(args) => inject::run(args),
         Command::Capture(args) => capture::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),
