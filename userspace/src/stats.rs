@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::dispatch::{TimerStats, WorkerSnapshot};
 use crate::driver::lifecycle::State;
-use crate::driver::{DriverStats, InjectorStats};
+use crate::driver::{DriverStats, GeneratorStats, InjectorStats};
 use crate::link::steering::ProgramCounters;
 use crate::packet::Census;
 use crate::port::SocketStatistics;
@@ -47,6 +47,9 @@ pub struct PortStats {
     /// The echo request injector; absent if the driver has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injector: Option<InjectorReport>,
+    /// The generator; absent if the driver is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorReport>,
     /// The timers by name, summed over the queues.
     pub timers: BTreeMap<&'static str, TimerStats>,
 }
@@ -118,6 +121,38 @@ pub struct InjectorReport {
     pub residue: i64,
     /// Round-trip times.
     pub rtt_ns: Percentiles,
+}
+
+/// The generator in the JSON output.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct GeneratorReport {
+    /// Frames submitted to the tx ring.
+    pub sent: u64,
+    /// Departures that were so late that they were left out.
+    pub skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    pub no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    pub refused: u64,
+    /// From the first departure to the last.
+    pub sending_ns: u64,
+    /// Actual minus planned departure; nothing is planned with `--rate max`.
+    pub pacing_error_ns: Percentiles,
+}
+
+impl From<&GeneratorStats> for GeneratorReport {
+    fn from(stats: &GeneratorStats) -> Self {
+        let GeneratorStats { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = stats;
+        let sending = first.zip(*last).map_or(std::time::Duration::ZERO, |(first, last)| last.since(first));
+        Self {
+            sent: *sent,
+            skipped: *skipped,
+            no_frame: *no_frame,
+            refused: *refused,
+            sending_ns: sending.as_nanos() as u64,
+            pacing_error_ns: Percentiles::of(pacing_error_ns),
+        }
+    }
 }
 
 /// Percentiles of a duration in ns; all 0 if nothing was recorded.
@@ -255,6 +290,7 @@ impl PortStats {
             census,
             violations,
             injector: merged.injector.as_ref().map(InjectorReport::from),
+            generator: merged.generator.as_ref().map(GeneratorReport::from),
             timers,
         }
     }

@@ -14,6 +14,7 @@ pub mod offload;
 pub mod program;
 mod program_error;
 pub mod steering;
+pub mod traffic;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};

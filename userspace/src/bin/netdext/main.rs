@@ -1,5 +1,6 @@
 //! The command line of netdext.
 
+mod generate;
 mod lab;
 mod output;
 mod run;
@@ -30,7 +31,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// The veth pair to try a driver on
     Lab(lab::Args),
 }

@@ -8,15 +8,20 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::DriverFactory;
+use netdext::driver::builtin::generate::GenerateFactory;
+use netdext::driver::builtin::reflect::ReflectFactory;
 use netdext::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleFactory};
+use netdext::driver::builtin::sink::SinkFactory;
 use netdext::link::program::XdpMode;
+use netdext::link::traffic::Role;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::port::RingSizes;
 use netdext::privilege;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, RunReport, Supervisor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::{output, units};
+use crate::generate::{Engine, InKernel, Place, TrafficArgs};
+use crate::{generate, output, units};
 
 /// The driver's addresses unless others are given: of the ranges for benchmarks, RFC 2544 and RFC 5180.
 const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
@@ -51,8 +56,9 @@ pub struct Args {
     /// From one batch of echo requests to the next: 10us to 24h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::interval)]
     interval: Duration,
-    /// Echo requests per second, instead of the interval between batches; for example 10000/s
-    #[arg(long, value_name = "N/s", value_parser = units::rate, conflicts_with = "interval")]
+    /// Echo requests per second, instead of the interval between batches; for example 10000/s. With `--driver
+    /// generate` the frames per second, or `max` for as fast as it goes
+    #[arg(long, value_name = "N/s", value_parser = units::rate_or_max, conflicts_with = "interval")]
     rate: Option<f64>,
     /// Echo requests in a batch
     #[arg(long, value_name = "N", default_value_t = 8)]
@@ -85,12 +91,20 @@ pub struct Args {
     /// Print what is ready, and the summary, as one JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DriverName {
     /// Answers ARP, NDP and echo requests, and injects echo requests by timer
     Sample,
+    /// Counts every frame that is steered to it, and drops it
+    Sink,
+    /// Sends every frame that is steered to it back, with its MAC addresses swapped
+    Reflect,
+    /// Sends frames on a schedule or as fast as it goes, and counts the replies
+    Generate,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -125,9 +139,12 @@ fn usage_error(message: &str) -> ! {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let in_kernel = in_kernel(args);
     let interval = match args.rate {
-        Some(rate) => units::interval_of(rate, args.batch).unwrap_or_else(|message| usage_error(&message)),
-        None => args.interval,
+        Some(rate) if args.driver == DriverName::Sample => {
+            units::interval_of(rate, args.batch).unwrap_or_else(|message| usage_error(&message))
+        }
+        _ => args.interval,
     };
     privilege::require_for_run(args.netns.is_some())?;
     // Before the runtime: a namespace belongs to a thread, and threads inherit it.
@@ -138,7 +155,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         // From here on a signal stops in order, also one that comes while starting.
         let signals = Signals::watch()?;
         let lab = if args.lab { make_lab(args).await? } else { None };
-        let result = foreground(args, interval, begun, signals).await;
+        let result = match &in_kernel {
+            Some(traffic) => inside_kernel(args, traffic, begun, signals).await,
+            None => foreground(args, interval, begun, signals).await,
+        };
         match lab {
             // What failed first is what the user needs to know.
             Some(lab) => result.and(lab.down().await.map_err(Into::into)),
@@ -181,6 +201,44 @@ impl Signals {
     }
 }
 
+/// What runs inside the kernel instead of over the rings, if that was asked for.
+fn in_kernel(args: &Args) -> Option<InKernel> {
+    let role = match args.driver {
+        _ if args.traffic.engine == Engine::Ring => return None,
+        DriverName::Sink => Role::Discard,
+        DriverName::Reflect => Role::Reflect,
+        DriverName::Generate => Role::Generate,
+        DriverName::Sample => usage_error("--engine xdp is for --driver sink, reflect and generate"),
+    };
+    let traffic = args.traffic.in_kernel(role, args.rate, &args.target);
+    Some(traffic.unwrap_or_else(|message| usage_error(&message)))
+}
+
+async fn inside_kernel(
+    args: &Args,
+    traffic: &InKernel,
+    begun: Instant,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let Args { iface, addr: addresses, replace, json, .. } = args;
+    let place = Place { iface, addresses, replace: *replace, json: *json, begun };
+    let end = async {
+        tokio::select! {
+            () = signals.any() => {}
+            () = after(args.duration) => {}
+        }
+    };
+    traffic.run(&place, end).await
+}
+
+/// Waits for so long; without a time, for ever.
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn foreground(
     args: &Args,
     interval: Duration,
@@ -188,6 +246,7 @@ async fn foreground(
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     let targets = targets(args).await?;
+    let (driver, generator) = driver(args, interval, &targets)?;
     let config = RunConfig {
         iface: args.iface.clone(),
         addresses: args.addr.clone(),
@@ -203,22 +262,18 @@ async fn foreground(
         replace: args.replace,
         log_frames: args.log_frames,
         rings: RingSizes::default(),
-        driver: driver(args, interval, &targets)?,
+        driver,
     };
     let mut supervisor = Supervisor::start(&config).await?;
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
-    ready.print(args.json, (!args.no_injector).then_some((interval, args.batch, targets.as_slice())));
+    let injects = args.driver == DriverName::Sample && !args.no_injector;
+    ready.print(args.json, injects.then_some((interval, args.batch, targets.as_slice())));
 
-    let end = async {
-        match args.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
     let reason = tokio::select! {
         reason = supervisor.run() => reason,
         () = signals.any() => EndReason::Requested,
-        () = end => EndReason::Requested,
+        () = after(args.duration) => EndReason::Requested,
+        () = generate::finished(generator.as_ref()) => EndReason::Requested,
     };
     let report = supervisor.stop().await;
     output::print_summary(&report, begun.elapsed(), args.json);
@@ -228,7 +283,7 @@ async fn foreground(
 /// The given targets, or what the other end of a veth pair has on a network of ours. None means that the
 /// driver is to learn one.
 async fn targets(args: &Args) -> anyhow::Result<Vec<IpAddr>> {
-    if args.no_injector || !args.target.is_empty() {
+    if args.no_injector || !args.target.is_empty() || args.driver != DriverName::Sample {
         return Ok(args.target.clone());
     }
     let host = Device::query(&args.iface).await?.peer_addresses().await?;
@@ -250,8 +305,11 @@ fn same_network(a: IpAddr, b: IpAddr, prefix_len: u8) -> bool {
     differing.leading_zeros() >= u32::from(prefix_len)
 }
 
-fn driver(args: &Args, interval: Duration, targets: &[IpAddr]) -> anyhow::Result<Arc<dyn DriverFactory>> {
-    match args.driver {
+/// The driver; and, if it is the generator, the same once more, to ask it for its end.
+type MadeDriver = (Arc<dyn DriverFactory>, Option<GenerateFactory>);
+
+fn driver(args: &Args, interval: Duration, targets: &[IpAddr]) -> anyhow::Result<MadeDriver> {
+    Ok(match args.driver {
         DriverName::Sample => {
             let injector = (!args.no_injector).then(|| InjectorConfig {
                 first: args.first,
@@ -261,9 +319,16 @@ fn driver(args: &Args, interval: Duration, targets: &[IpAddr]) -> anyhow::Result
                 ..InjectorConfig::default()
             });
             let config = SampleConfig { injector, ..SampleConfig::default() };
-            Ok(Arc::new(SampleFactory::new(config, fastrand::u64(..))?))
+            (Arc::new(SampleFactory::new(config, fastrand::u64(..))?), None)
         }
-    }
+        DriverName::Sink => (Arc::new(SinkFactory), None),
+        DriverName::Reflect => (Arc::new(ReflectFactory), None),
+        DriverName::Generate => {
+            let factory = args.traffic.factory(args.rate, targets);
+            let factory = factory.unwrap_or_else(|message| usage_error(&message));
+            (Arc::new(factory.clone()), Some(factory))
+        }
+    })
 }
 
 /// Whether the end was a good one.
