@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use netdext::driver::builtin::generate::{Endpoints, FrameKind, Template};
+use netdext::link::traffic::{Role, Traffic};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_IFACE, HOST_V4};
 use netdext_tests::{Finished, Netdext, Wire, WireConfig, require};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
 /// More than one call of the live-frames engine, and not a multiple of it.
@@ -41,6 +44,41 @@ fn send(wire: &Wire, count: u64, flags: &[&str]) -> Finished {
 
 fn frames(summary: &Value, name: &str) -> u64 {
     summary["tallies"][name]["frames"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn the_kernels_frames_are_those_of_the_rings() {
+    require!("ethtool");
+    const FLOWS: u16 = 7;
+    // Each CPU numbers its own frames.
+    let allowed = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
+    let (v4, v6) = (["198.18.0.1", "198.18.0.2"], ["2001:2::1", "2001:2::2"]);
+    for (kind, [source, target]) in
+        [(FrameKind::Udp, v4), (FrameKind::Echo, v4), (FrameKind::Udp, v6), (FrameKind::Echo, v6)]
+    {
+        let ends = Endpoints {
+            source_mac: [2, 0, 0, 0, 0, 1],
+            destination_mac: [2, 0, 0, 0, 0, 2],
+            source: source.parse().unwrap(),
+            target: target.parse().unwrap(),
+        };
+        let template = Template::new(kind, &ends, 101).unwrap();
+        let traffic = Traffic::load(Role::Generate, &template.for_kernel(FLOWS.into())).unwrap();
+        let mut expected = vec![0; template.len()];
+        for sequence in 0..300_u64 {
+            template.write(&mut expected, (sequence % u64::from(FLOWS)) as u16, sequence);
+            // What a receiver may have left in the headers and the stamp.
+            let mut used = template.bytes().to_vec();
+            used[..54].fill(0xa5);
+            if source == v6[0] {
+                used[54..74].fill(0x5a);
+            }
+            assert_eq!(traffic.write_once(&used).unwrap(), expected, "{kind} to {target}, {sequence}");
+        }
+    }
 }
 
 #[test]

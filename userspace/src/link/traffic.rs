@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
-use aya::programs::{TestRun as _, TestRunOptions, Xdp, XdpMode};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader, TestRunAttrs};
 use netdext_abi::generate::{
     DISCARD, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
@@ -124,6 +124,27 @@ impl Traffic {
         Ok(())
     }
 
+    /// Runs the generator's program over one frame, without a device: what it makes of it. Counts count it.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::TestRun`].
+    pub fn write_once(&self, frame: &[u8]) -> Result<Vec<u8>, ProgramError> {
+        let mut output = vec![0; frame.len()];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
+        self.run(frame.len(), options)?;
+        Ok(output)
+    }
+
+    fn run(&self, len: usize, options: TestRunOptions<'_>) -> Result<TestRunResult, ProgramError> {
+        let program = self.ebpf.program(GENERATE).ok_or_else(|| missing(GENERATE));
+        let outcome = program
+            .and_then(|program| Ok(<&Xdp>::try_from(program)?))
+            .and_then(|xdp| Ok(xdp.test_run(options)?));
+        outcome.map_err(|source| ProgramError::TestRun { len, source: Box::new(source) })
+    }
+
     /// Sends `count` copies of `frame`, each with headers of its own, out of an interface of the calling thread's network namespace.
     /// Returns how long the kernel was busy with that, its set-up not included.
     ///
@@ -145,14 +166,14 @@ impl Traffic {
             attrs: TestRunAttrs::new().xdp_live_frames(LIVE_BATCH),
             ..TestRunOptions::new()
         };
-        let program = self.ebpf.program(GENERATE).ok_or_else(|| missing(GENERATE));
-        let outcome = program
-            .and_then(|program| Ok(<&Xdp>::try_from(program)?))
-            .and_then(|xdp| Ok(xdp.test_run(options)?));
-        match outcome {
+        let began = Instant::now();
+        match self.run(frame.len(), options) {
             Ok(result) => Ok(result.duration * count),
-            Err(error) if os_error(&error) == Some(Errno::INTR) => Ok(Duration::ZERO),
-            Err(source) => Err(ProgramError::TestRun { len: frame.len(), source: Box::new(source) }),
+            Err(ProgramError::TestRun { source, .. }) if os_error(&source) == Some(Errno::INTR) => {
+                // The kernel says nothing of a call that was interrupted.
+                Ok(began.elapsed())
+            }
+            Err(error) => Err(error),
         }
     }
 

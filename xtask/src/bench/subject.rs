@@ -118,12 +118,13 @@ impl Running {
 }
 
 fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
-    // The forwarding core is the last one, as netdext's worker has it. In one process group with this one, so that a
-    // Ctrl-C ends it too.
+    // The forwarding core is the last one, as netdext's worker has it.
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
     let cores = if cores > 1 { format!("0,{}", cores - 1) } else { "0".to_owned() };
     let program = shell::find_program("dpdk-testpmd").context("no dpdk-testpmd")?;
-    let mut command: Command = wire.at_answerer(&program.to_string_lossy());
+    // It is ready when it says so, and to a pipe it would say so only at its end.
+    let mut command: Command = wire.at_answerer("stdbuf");
+    command.arg("--output=L").arg(program);
     command.args(["-l", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
     command.args(["--file-prefix", wire.answerer()]);
     command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));

@@ -302,13 +302,7 @@ fn prepare(
         target: config.target,
     };
     let template = Template::new(config.frames, &ends, size)?;
-    let mut bytes = [0; abi::TEMPLATE_LEN];
-    let known = template.len().min(bytes.len());
-    bytes[..known].copy_from_slice(&template.bytes()[..known]);
-    let ipv6 = if source.is_ipv6() { abi::Template::IPV6 } else { 0 };
-    let udp = if config.frames == FrameKind::Udp { abi::Template::UDP } else { 0 };
-    let sum = template.sum().unfolded();
-    Ok((abi::Template { bytes, sum, flows: config.flows, flags: ipv6 | udp }, template.bytes().to_vec()))
+    Ok((template.for_kernel(config.flows), template.bytes().to_vec()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use netdext_abi::generate::{FLOW_BASE, STAMP_LEN, STAMP_MAGIC};
+use netdext_abi::generate::{FLOW_BASE, STAMP_LEN, STAMP_MAGIC, TEMPLATE_LEN, Template as KernelTemplate};
 use netdext_abi::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 use super::config::FCS_LEN;
@@ -24,6 +24,8 @@ const ICMP4: u8 = 1;
 const ICMP6: u8 = 58;
 const ECHO4_REQUEST: u8 = 8;
 const ECHO6_REQUEST: u8 = 128;
+const IPV4_LEN: usize = 20;
+const IPV6_LEN: usize = 40;
 /// Of UDP and of an echo request alike.
 const L4_LEN: usize = 8;
 const DONT_FRAGMENT: u16 = 0x4000;
@@ -124,8 +126,8 @@ impl Template {
     /// [`TemplateError`].
     pub fn new(kind: FrameKind, ends: &Endpoints, size: usize) -> Result<Self, TemplateError> {
         let ip_len = match (ends.source, ends.target) {
-            (IpAddr::V4(_), IpAddr::V4(_)) => 20,
-            (IpAddr::V6(_), IpAddr::V6(_)) => 40,
+            (IpAddr::V4(_), IpAddr::V4(_)) => IPV4_LEN,
+            (IpAddr::V6(_), IpAddr::V6(_)) => IPV6_LEN,
             (from, to) => return Err(TemplateError::Families { from, to }),
         };
         let l4 = ETHERNET_LEN + ip_len;
@@ -169,9 +171,14 @@ impl Template {
         &self.bytes
     }
 
-    /// The sum over what the checksum covers, as long as flow and sequence number are zero.
-    pub fn sum(&self) -> Sum {
-        self.sum
+    /// What the traffic programs have to know to write the same frames, spread over so many flows.
+    pub fn for_kernel(&self, flows: u32) -> KernelTemplate {
+        let mut bytes = [0; TEMPLATE_LEN];
+        let known = self.len().min(TEMPLATE_LEN);
+        bytes[..known].copy_from_slice(&self.bytes[..known]);
+        let ipv6 = if self.l4 == ETHERNET_LEN + IPV6_LEN { KernelTemplate::IPV6 } else { 0 };
+        let udp = if self.kind == FrameKind::Udp { KernelTemplate::UDP } else { 0 };
+        KernelTemplate { bytes, sum: self.sum.unfolded(), flows, flags: ipv6 | udp }
     }
 
     /// Writes the frame of this flow with this sequence number. Flows count from 0.
