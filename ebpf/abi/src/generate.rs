@@ -40,7 +40,7 @@ pub struct Template {
     pub sum: u64,
     /// Number of flows, at least 1.
     pub flows: u32,
-    /// [`Template::IPV6`], [`Template::UDP`].
+    /// [`Template::IPV6`], [`Template::UDP`], [`Template::STOPPED`].
     pub flags: u32,
 }
 
@@ -49,6 +49,8 @@ impl Template {
     pub const IPV6: u32 = 1;
     /// The frames are UDP; else echo requests.
     pub const UDP: u32 = 2;
+    /// Nothing is to be sent any more: what is left of a call is dropped, which takes no time.
+    pub const STOPPED: u32 = 4;
 
     /// The bytes of the map's value.
     #[must_use]

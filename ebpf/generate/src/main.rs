@@ -52,6 +52,9 @@ struct Headers([u8; TEMPLATE_LEN]);
 #[xdp]
 fn generate(ctx: XdpContext) -> u32 {
     let Some(template) = TEMPLATE.get(0) else { return xdp_action::XDP_ABORTED };
+    if template.flags & Template::STOPPED != 0 {
+        return xdp_action::XDP_DROP;
+    }
     let sequence = take_number();
     // The loader gives at least one flow; the compiler can't know.
     let flow = FLOW_BASE + sequence.checked_rem(u64::from(template.flows)).unwrap_or(0) as u16;

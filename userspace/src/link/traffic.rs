@@ -5,8 +5,8 @@
 //! only where its other end polls, that is, has an XDP program or GRO switched on; else it drops them all and counts
 //! them as `tx_dropped`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ const LIVE_BATCH: u32 = 64;
 const CALL_LEAST: u32 = 65_536;
 /// The most frames of a call.
 const CALL_MOST: u32 = 8 << 20;
-/// How long a call is meant to take: long against its set-up, short enough to stop soon.
+/// How long a call is meant to take: long against its set-up and the rings of a receiver.
 const CALL_TIME: Duration = Duration::from_millis(400);
 
 /// What the programs are loaded for.
@@ -75,9 +75,13 @@ pub struct Traffic {
     // Before `ebpf`: off the interface first.
     link: Option<FdLink>,
     tallies: PerCpuArray<MapData, [u8; size_of::<Tally>()]>,
+    templates: Mutex<Templates>,
+    template: Template,
     role: Role,
     ebpf: Ebpf,
 }
+
+type Templates = Array<MapData, [u8; size_of::<Template>()]>;
 
 impl Traffic {
     /// Loads the programs of a role; no frame meets them until they are attached.
@@ -92,12 +96,29 @@ impl Traffic {
             let xdp: &mut Xdp = program_mut(&mut ebpf, name).map_err(load_error)?;
             xdp.load().map_err(|error| load_error(error.into()))?;
         }
-        let mut templates: Array<MapData, [u8; size_of::<Template>()]> = take(&mut ebpf, TEMPLATE)?;
+        let templates = Mutex::new(take(&mut ebpf, TEMPLATE)?);
+        let tallies = take(&mut ebpf, TALLIES)?;
+        let traffic = Self { link: None, tallies, templates, template: *template, role, ebpf };
+        traffic.set_flags(template.flags)?;
+        Ok(traffic)
+    }
+
+    fn set_flags(&self, flags: u32) -> Result<(), ProgramError> {
+        let bytes = Template { flags, ..self.template }.to_bytes();
+        let mut templates = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
         let refused =
             |source| SteeringError::Map { operation: "writing the template", map: TEMPLATE, source };
-        templates.set(0, template.to_bytes(), 0).map_err(refused)?;
-        let tallies = take(&mut ebpf, TALLIES)?;
-        Ok(Self { link: None, tallies, role, ebpf })
+        Ok(templates.set(0, bytes, 0).map_err(refused)?)
+    }
+
+    /// Lets the generator send nothing any more, also in a call that is under way on another thread: what is left of
+    /// it is dropped, so that the call returns soon.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn stop_sending(&self) -> Result<(), ProgramError> {
+        self.set_flags(self.template.flags | Template::STOPPED)
     }
 
     /// Attaches the role's program to an interface of the calling thread's network namespace, in native mode: there is
@@ -203,7 +224,7 @@ impl Traffic {
 
 impl std::fmt::Debug for Traffic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { link, role, tallies: _, ebpf: _ } = self;
+        let Self { link, role, tallies: _, templates: _, template: _, ebpf: _ } = self;
         f.debug_struct("Traffic").field("role", role).field("link", link).finish_non_exhaustive()
     }
 }
@@ -298,6 +319,7 @@ impl DeviceCounts {
 /// the last one.
 #[derive(Debug)]
 pub struct Flood {
+    traffic: Arc<Traffic>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Result<Duration, ProgramError>>,
 }
@@ -317,23 +339,24 @@ impl Flood {
         ended: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stop);
+        let (told, sending) = (Arc::clone(&stop), Arc::clone(&traffic));
         let thread = std::thread::Builder::new().name("flood".into()).spawn(move || {
             pin_to_first_cpu();
-            let result = flood(&traffic, ifindex, &frame, count, &told);
+            let result = flood(&sending, ifindex, &frame, count, &told);
             ended();
             result
         })?;
-        Ok(Self { stop, thread })
+        Ok(Self { traffic, stop, thread })
     }
 
-    /// Ends the flood, and says how long the kernel was busy with it. Takes up to half a second.
+    /// Ends the flood, and says how long the kernel was busy with it.
     ///
     /// # Errors
     ///
-    /// The error that ended it before.
+    /// The error that ended it before, or [`Traffic::stop_sending`]'s.
     pub fn stop(self) -> Result<Duration, ProgramError> {
         self.stop.store(true, Ordering::Relaxed);
+        self.traffic.stop_sending()?;
         match self.thread.join() {
             Ok(result) => result,
             Err(panic) => std::panic::resume_unwind(panic),

@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::interrupt;
-use crate::shell;
 
 /// Longest time from start to being ready.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -35,7 +34,7 @@ impl Process {
     /// # Errors
     /// It can't be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let describe = shell::printable(command);
+        let describe = name_of(command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {describe}"))?;
         let stdout = lines_of(child.stdout.take().context("no standard output")?);
@@ -122,6 +121,19 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program that a command is about, without the namespace and the buffering around it.
+fn name_of(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let mut words = words.map(|word| word.to_string_lossy());
+    let is_around = |word: &str| {
+        ["ip", "netns", "exec", "stdbuf"].contains(&word)
+            || word.starts_with("nxb-")
+            || word.starts_with("--output")
+    };
+    let name = words.find(|word| !is_around(word)).unwrap_or_default();
+    name.rsplit('/').next().unwrap_or(&name).to_owned()
 }
 
 fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
@@ -255,9 +267,26 @@ mod tests {
     fn who_fails_is_quoted() {
         let mut process = shell("echo no such interface >&2; exit 1");
         let error = process.wait_for(|line| event(line, "ready")).unwrap_err().to_string();
-        assert!(error.ends_with(": no such interface"), "{error}");
+        assert_eq!(error, "sh: no such interface");
         let error = shell("echo bad >&2; exit 3").wait().unwrap_err().to_string();
         assert!(error.ends_with(": bad"), "{error}");
+    }
+
+    #[test]
+    fn a_process_is_called_by_its_program() {
+        let mut command = Command::new("ip");
+        command.args([
+            "netns",
+            "exec",
+            "nxb-1-2-b",
+            "stdbuf",
+            "--output=L",
+            "/usr/bin/dpdk-testpmd",
+            "-l",
+            "0",
+        ]);
+        assert_eq!(name_of(&command), "dpdk-testpmd");
+        assert_eq!(name_of(&Command::new("/a/netdext")), "netdext");
     }
 
     #[test]

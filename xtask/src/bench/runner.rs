@@ -23,7 +23,7 @@ impl Plan {
     /// `--quick` or not.
     pub const fn new(quick: bool) -> Self {
         if quick {
-            Self { quick, rounds: 3, time: Duration::from_millis(400) }
+            Self { quick, rounds: 3, time: Duration::from_millis(300) }
         } else {
             Self { quick, rounds: 5, time: Duration::from_millis(1000) }
         }

@@ -38,24 +38,20 @@ const PINGS: [Head; 1] = [Head {
     better: Better::Lower,
 }];
 
-/// How many echo requests a second the injector sends meanwhile.
-fn injectors(bench: &Bench<'_>, subject: Subject) -> &'static [u32] {
-    match subject {
-        Subject::Kernel | Subject::Testpmd => &[0],
-        Subject::Driver("spin" | "adaptive") if bench.plan.quick => &[0, 10_000],
-        _ if bench.plan.quick => &[0],
-        _ => &[0, 1_000, 10_000, 100_000],
-    }
-}
-
 /// An entry for each subject and rate of the injector.
+/// `injectors` are the rates.
 fn entries<'a>(
     bench: &'a Bench<'a>,
+    injectors: &[u32],
     measure: impl Fn(Subject, u32) -> anyhow::Result<Sample> + Copy + 'a,
 ) -> Vec<Entry<'a>> {
     let mut entries = Vec::new();
     for subject in Subject::ALL {
-        for &injector in injectors(bench, subject) {
+        for &injector in injectors {
+            // Only netdext has one.
+            if injector > 0 && matches!(subject, Subject::Kernel | Subject::Testpmd) {
+                continue;
+            }
             let entry = match subject.missing(bench.netdext) {
                 Some(why) => Entry::missing(&subject.name(), why),
                 None => Entry::new(&subject.name(), move || measure(subject, injector)),
@@ -85,7 +81,8 @@ pub fn round_trips(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         let figures = [quantile(&sorted, 0.5), quantile(&sorted, 0.99), quantile(&sorted, 0.999), max];
         Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
     };
-    run(&bench.plan, &ROUND_TRIPS, entries(bench, measure))
+    let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
+    run(&bench.plan, &ROUND_TRIPS, entries(bench, injectors, measure))
 }
 
 /// Answers a second under a flood of live frames.
@@ -103,7 +100,8 @@ pub fn rates(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         let cpu = (used > 0).then(|| used as f64 * 1e6 / replies);
         Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
     };
-    run(&bench.plan, &RATES, entries(bench, measure))
+    let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
+    run(&bench.plan, &RATES, entries(bench, injectors, measure))
 }
 
 /// Floods who answers with live frames for so long; the summary of the generator.
@@ -123,8 +121,11 @@ pub fn flood(
     summary(&Process::start(command)?.wait()?)
 }
 
-/// The mean that `ping -f` and `fping` print: other probers than ours, for comparison.
+/// The mean that `ping -f` and `fping` print: other probers than ours, for comparison. Not in a quick run.
 pub fn pings(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    if bench.plan.quick {
+        return Ok(Vec::new());
+    }
     let mut entries = Vec::new();
     for (program, arguments) in
         [("ping", "-q -f -c 5000 198.18.0.1"), ("fping", "-q -c 200 -p 1 -i 1 198.18.0.1")]
