@@ -61,6 +61,7 @@ pub fn curves(case: &Case) -> anyhow::Result<Option<String>> {
     let root = SVGBackend::with_string(&mut svg, (WIDTH as u32, 460)).into_drawing_area();
     let mut chart = ChartBuilder::on(&root)
         .margin(8)
+        .margin_right(28)
         .x_label_area_size(36)
         .y_label_area_size(60)
         .build_cartesian_2d(0.0..4.0, (least * 0.9..most * 1.1).log_scale())

@@ -172,6 +172,11 @@ impl Netdext {
         self.help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == flag)
     }
 
+    /// Whether the help of `netdext run` has these words.
+    pub fn help_mentions(&self, words: &str) -> bool {
+        self.help.contains(words)
+    }
+
     /// `netdext run --json` in a namespace, on an interface, not yet started. The arguments have no blanks in them.
     pub fn command(&self, namespace: &str, iface: &str, arguments: &str) -> Command {
         let mut command = Command::new(&self.binary);
