@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
 use crate::driver::lifecycle::State;
-use crate::driver::{DriverStats, InjectorStats};
+use crate::driver::{DriverStats, GeneratorStats, InjectorStats};
 use crate::link::PairCounters;
 use crate::link::steering::ProgramCounters;
 use crate::packet::Census;
@@ -63,6 +63,9 @@ pub struct PortStats {
     /// The echo request injector; absent if the driver has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injector: Option<InjectorReport>,
+    /// The generator; absent if the driver is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorReport>,
     /// The timers by name, summed over the queues.
     pub timers: BTreeMap<Name, TimerStats>,
     /// How long frames take from stage to stage; absent if that is not measured.
@@ -184,6 +187,38 @@ pub struct InjectorReport {
     pub rtt_from_schedule_ns: Percentiles,
     /// How much later than planned each request was sent.
     pub pacing_error_ns: Percentiles,
+}
+
+/// The generator in the JSON output.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct GeneratorReport {
+    /// Frames submitted to the tx ring.
+    pub sent: u64,
+    /// Departures that were so late that they were left out.
+    pub skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    pub no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    pub refused: u64,
+    /// From the first departure to the last.
+    pub sending_ns: u64,
+    /// Actual minus planned departure; nothing is planned with `--rate max`.
+    pub pacing_error_ns: Percentiles,
+}
+
+impl From<&GeneratorStats> for GeneratorReport {
+    fn from(stats: &GeneratorStats) -> Self {
+        let GeneratorStats { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = stats;
+        let sending = first.zip(*last).map_or(std::time::Duration::ZERO, |(first, last)| last.since(first));
+        Self {
+            sent: *sent,
+            skipped: *skipped,
+            no_frame: *no_frame,
+            refused: *refused,
+            sending_ns: sending.as_nanos() as u64,
+            pacing_error_ns: Percentiles::of(pacing_error_ns),
+        }
+    }
 }
 
 /// Percentiles of a duration in ns; all 0 if nothing was recorded.
@@ -393,6 +428,7 @@ impl PortStats {
             census: sums.census,
             violations: sums.violations,
             injector: sums.driver.injector.as_ref().map(InjectorReport::from),
+            generator: sums.driver.generator.as_ref().map(GeneratorReport::from),
             timers: sums.timers,
             latency_ns: sums.latency.as_ref().map(LatencyReport::from),
         }

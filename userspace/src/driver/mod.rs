@@ -182,6 +182,8 @@ pub struct DriverStats {
     pub events: Vec<(&'static str, u64)>,
     /// The echo request injector, if the driver has one.
     pub injector: Option<InjectorStats>,
+    /// The generator, if the driver is one.
+    pub generator: Option<GeneratorStats>,
 }
 
 impl DriverStats {
@@ -191,6 +193,11 @@ impl DriverStats {
         merge_named(&mut self.drops, &other.drops);
         merge_named(&mut self.events, &other.events);
         match (&mut self.injector, &other.injector) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
+        }
+        match (&mut self.generator, &other.generator) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
             (_, None) => {}
@@ -264,6 +271,40 @@ impl InjectorStats {
         // The histograms resize themselves, so adding cannot run out of range.
         let _ = self.rtt_ns.add(rtt_ns);
         let _ = self.rtt_from_schedule_ns.add(rtt_from_schedule_ns);
+        let _ = self.pacing_error_ns.add(pacing_error_ns);
+    }
+}
+
+/// What a generator of frames counted.
+#[derive(Clone, Debug)]
+pub struct GeneratorStats {
+    /// Frames submitted to the tx ring.
+    pub sent: u64,
+    /// Departures that were so late that they were left out.
+    pub skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    pub no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    pub refused: u64,
+    /// The first departure.
+    pub first: Option<Timestamp>,
+    /// The latest departure.
+    pub last: Option<Timestamp>,
+    /// For every frame with a planned departure: actual minus planned, in ns.
+    pub pacing_error_ns: Histogram<u64>,
+}
+
+impl GeneratorStats {
+    /// Adds the counts of another instance.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = other;
+        self.sent += sent;
+        self.skipped += skipped;
+        self.no_frame += no_frame;
+        self.refused += refused;
+        self.first = [self.first, *first].into_iter().flatten().min();
+        self.last = self.last.max(*last);
+        // Both histograms resize themselves, so adding cannot run out of range.
         let _ = self.pacing_error_ns.add(pacing_error_ns);
     }
 }

@@ -19,6 +19,7 @@ mod program_error;
 pub mod route;
 pub mod steering;
 pub mod sysfs;
+pub mod traffic;
 pub mod tuning;
 pub mod xdp_features;
 

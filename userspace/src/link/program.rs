@@ -363,7 +363,12 @@ fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
 }
 
 /// Takes a program off to make room for ours, if that is wanted and possible.
-fn make_way(iface: &str, ifindex: u32, program: ForeignProgram, replace: bool) -> Result<(), ProgramError> {
+pub(super) fn make_way(
+    iface: &str,
+    ifindex: u32,
+    program: ForeignProgram,
+    replace: bool,
+) -> Result<(), ProgramError> {
     if !replace {
         return Err(ProgramError::Foreign { iface: iface.into(), program });
     }

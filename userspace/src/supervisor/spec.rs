@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::{QueueSelection, RunConfig};
 use crate::dispatch::WaitStrategy;
 use crate::driver::DriverFactory;
+use crate::driver::builtin::reflect::ReflectFactory;
 use crate::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleConfigError, SampleFactory};
+use crate::driver::builtin::sink::SinkFactory;
 use crate::link::program::XdpMode;
 use crate::link::{Device, DeviceError};
 
@@ -22,7 +24,7 @@ use crate::link::{Device, DeviceError};
 pub struct DriverSpec {
     /// The interface.
     pub iface: String,
-    /// The driver's name: `sample`.
+    /// The driver's name: one of [`DRIVERS`].
     pub driver: String,
     /// Addresses of the driver.
     pub addresses: Vec<InterfaceAddress>,
@@ -127,7 +129,7 @@ impl TryFrom<String> for InterfaceAddress {
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// There is no such driver.
-    #[error("there is no driver {name}; there are: {known}", known = DRIVERS.join(", "))]
+    #[error("there is no driver {name} to be installed; there are: {known}", known = DRIVERS.join(", "))]
     UnknownDriver {
         /// The name given.
         name: String,
@@ -146,8 +148,8 @@ pub enum SpecError {
     Device(#[from] DeviceError),
 }
 
-/// The names of the drivers.
-pub const DRIVERS: [&str; 1] = ["sample"];
+/// The names of the drivers that need nothing but a [`DriverSpec`].
+pub const DRIVERS: [&str; 3] = ["sample", "sink", "reflect"];
 
 impl DriverSpec {
     /// Checks what can be checked without the interface.
@@ -157,6 +159,10 @@ impl DriverSpec {
     /// [`SpecError`], save for [`SpecError::Device`].
     pub fn check(&self) -> Result<(), SpecError> {
         self.factory(&[])?;
+        self.check_rules()
+    }
+
+    fn check_rules(&self) -> Result<(), SpecError> {
         if let Some(text) = self.steer.iter().find(|text| *text != "all") {
             return Err(SpecError::Rule { text: text.clone() });
         }
@@ -171,6 +177,16 @@ impl DriverSpec {
     pub async fn resolve(&self) -> Result<RunConfig, SpecError> {
         self.check()?;
         let targets = self.targets().await?;
+        self.resolve_with(self.factory(&targets)?)
+    }
+
+    /// What to run, with a driver of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`SpecError::Rule`].
+    pub fn resolve_with(&self, driver: Arc<dyn DriverFactory>) -> Result<RunConfig, SpecError> {
+        self.check_rules()?;
         Ok(RunConfig {
             addresses: self.addresses.iter().map(|a| (a.address, a.prefix_len)).collect(),
             mode: self.mode,
@@ -181,7 +197,7 @@ impl DriverSpec {
             answer_limit: self.answer_limit,
             cut_off: self.yes,
             replace: self.replace,
-            ..RunConfig::new(&*self.iface, self.factory(&targets)?)
+            ..RunConfig::new(&*self.iface, driver)
         })
     }
 
@@ -218,6 +234,8 @@ impl DriverSpec {
                 let config = SampleConfig { injector, ..SampleConfig::default() };
                 Ok(Arc::new(SampleFactory::new(config, fastrand::u64(..))?))
             }
+            "sink" => Ok(Arc::new(SinkFactory)),
+            "reflect" => Ok(Arc::new(ReflectFactory)),
             name => Err(SpecError::UnknownDriver { name: name.to_owned() }),
         }
     }

@@ -23,10 +23,10 @@ pub struct DriverArgs {
     pub iface: String,
     /// The driver
     #[arg(long, value_enum, default_value = "sample")]
-    driver: DriverName,
+    pub driver: DriverName,
     /// An address of the driver with its prefix length; can be repeated
     #[arg(long, value_name = "ADDR/LEN", default_values = DEFAULT_ADDRESSES)]
-    addr: Vec<InterfaceAddress>,
+    pub addr: Vec<InterfaceAddress>,
     /// Where the XDP program runs: in the device's driver, or in the kernel's stack
     #[arg(long, value_enum, default_value = "auto")]
     mode: Mode,
@@ -54,16 +54,17 @@ pub struct DriverArgs {
     /// From one batch of echo requests to the next: 10us to 24h
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::interval)]
     interval: Duration,
-    /// Echo requests per second, instead of the interval between batches; for example 10000/s
-    #[arg(long, value_name = "N/s", value_parser = units::rate, conflicts_with = "interval")]
-    rate: Option<f64>,
+    /// Echo requests per second, instead of the interval between batches; for example 10000/s. With `--driver
+    /// generate` the frames per second, or `max` for as fast as it goes
+    #[arg(long, value_name = "N/s", value_parser = units::rate_or_max, conflicts_with = "interval")]
+    pub rate: Option<f64>,
     /// Echo requests in a batch
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
     /// Whom to send echo requests to; can be repeated. Without it the other end of the veth pair, or else
     /// the first neighbour that is heard
     #[arg(long, value_name = "ADDR")]
-    target: Vec<IpAddr>,
+    pub target: Vec<IpAddr>,
     /// Send no echo requests
     #[arg(long, conflicts_with_all = ["first", "interval", "rate", "batch", "target"])]
     no_injector: bool,
@@ -72,16 +73,33 @@ pub struct DriverArgs {
     pub lab: bool,
     /// Take another XDP program off the interface
     #[arg(long)]
-    replace: bool,
+    pub replace: bool,
     /// Steer everything to the driver even on the interface of the default route
     #[arg(long)]
     pub yes: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum DriverName {
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DriverName {
     /// Answers ARP, NDP and echo requests, and injects echo requests by timer
     Sample,
+    /// Counts every frame that is steered to it, and drops it
+    Sink,
+    /// Sends every frame that is steered to it back, with its MAC addresses swapped
+    Reflect,
+    /// Sends frames on a schedule or as fast as it goes, and counts the replies
+    Generate,
+}
+
+impl DriverName {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::Sink => "sink",
+            Self::Reflect => "reflect",
+            Self::Generate => "generate",
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,13 +129,14 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
 impl DriverArgs {
     /// What the flags ask for. Ends the process with exit status 2 where they do not go together.
     pub fn spec(&self) -> DriverSpec {
+        let injects = self.driver == DriverName::Sample && !self.no_injector;
         let interval = match self.rate {
-            Some(rate) => {
+            Some(rate) if injects => {
                 units::interval_of(rate, self.batch).unwrap_or_else(|message| units::usage_error(&message))
             }
-            None => self.interval,
+            _ => self.interval,
         };
-        let injector = (!self.no_injector).then(|| InjectorSpec {
+        let injector = injects.then(|| InjectorSpec {
             first_ns: nanos(self.first),
             interval_ns: nanos(interval),
             batch: self.batch,
@@ -126,9 +145,7 @@ impl DriverArgs {
         });
         DriverSpec {
             iface: self.iface.clone(),
-            driver: match self.driver {
-                DriverName::Sample => "sample".to_owned(),
-            },
+            driver: self.driver.name().to_owned(),
             addresses: self.addr.clone(),
             mode: match self.mode {
                 Mode::Auto => XdpMode::Auto,

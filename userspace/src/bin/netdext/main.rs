@@ -5,6 +5,7 @@ mod completions;
 mod daemon;
 mod doctor;
 mod driver_args;
+mod generate;
 mod inject;
 mod lab;
 mod lifecycle;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
-use netdext::stats::{Name, PortStats, SCHEMA_VERSION};
+use netdext::stats::{GeneratorReport, Name, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
@@ -196,6 +196,9 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         }
     }
     print_latency(stats);
+    if let Some(generator) = &stats.generator {
+        print_generator(generator);
+    }
     let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
     say!("  pool      {}: {whole}", stats.census);
 }
@@ -238,6 +241,29 @@ pub fn print_capture(report: &CaptureReport, json: bool) {
     say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
 }
 
+fn print_generator(generator: &GeneratorReport) {
+    let seconds = generator.sending_ns as f64 / 1e9;
+    let rate = if seconds > 0.0 { generator.sent as f64 / seconds } else { 0.0 };
+    say!(
+        "  generator sent {} in {seconds:.3} s, {rate:.0} a second; skipped {}, refused {}, waited for a frame {} times",
+        generator.sent,
+        generator.skipped,
+        generator.refused,
+        generator.no_frame
+    );
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let error = &generator.pacing_error_ns;
+    if error.count > 0 {
+        say!(
+            "  lateness  p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+            us(error.p50),
+            us(error.p99),
+            us(error.p999),
+            us(error.max)
+        );
+    }
+}
+
 /// One line of named counts, without those that are zero; nothing if all are.
 fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
     let counts: Vec<_> =
@@ -248,6 +274,12 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)
 }
 
 /// Prints an object as one line of JSON.
+/// Prints a line.
+pub fn print_line(line: &str) {
+    say!("{line}");
+}
+
+/// Prints an object on a line.
 pub fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
         Ok(line) => say!("{line}"),

@@ -2,13 +2,16 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use netdext::capture::CaptureSink;
 use netdext::control::single::Single;
 use netdext::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
+use netdext::driver::builtin::generate::GenerateFactory;
 use netdext::error::one_line;
+use netdext::link::traffic::Role;
 use netdext::link::{Lab, LabConfig, netns};
 use netdext::metrics::{MetricsServer, StatsRequest};
 use netdext::privilege;
@@ -18,9 +21,10 @@ use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
 use tokio::sync::mpsc;
 
 use crate::capture::CaptureArgs;
-use crate::driver_args::DriverArgs;
+use crate::driver_args::{DriverArgs, DriverName};
+use crate::generate::{Engine, InKernel, Place, TrafficArgs};
 use crate::signals::Signals;
-use crate::{output, units};
+use crate::{generate, output, units};
 
 /// Requests of control clients that may wait.
 const REQUESTS: usize = 64;
@@ -52,11 +56,14 @@ pub struct Args {
     /// Print what is ready, and the summary, as one JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let in_kernel = in_kernel(args);
     let spec = args.driver.spec();
     privilege::require_for_run(args.netns.is_some())?;
     // Before the runtime: a namespace belongs to a thread, and threads inherit it.
@@ -67,7 +74,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         // From here on a signal stops in order, also one that comes while starting.
         let signals = Signals::watch()?;
         let lab = if spec.lab { make_lab(args).await? } else { None };
-        let result = foreground(args, &spec, begun, signals).await;
+        let result = match &in_kernel {
+            Some(traffic) => inside_kernel(args, traffic, begun, signals).await,
+            None => foreground(args, &spec, begun, signals).await,
+        };
         match lab {
             // What failed first is what the user needs to know.
             Some(lab) => result.and(lab.down().await.map_err(Into::into)),
@@ -88,6 +98,55 @@ async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
     Ok(Lab::ensure(&LabConfig { queues, ..config }).await?)
 }
 
+/// What runs inside the kernel instead of over the rings, if that was asked for.
+fn in_kernel(args: &Args) -> Option<InKernel> {
+    let role = match args.driver.driver {
+        _ if args.traffic.engine == Engine::Ring => return None,
+        DriverName::Sink => Role::Discard,
+        DriverName::Reflect => Role::Reflect,
+        DriverName::Generate => Role::Generate,
+        DriverName::Sample => units::usage_error("--engine xdp is for --driver sink, reflect and generate"),
+    };
+    let traffic = args.traffic.in_kernel(role, args.driver.rate, &args.driver.target);
+    Some(traffic.unwrap_or_else(|message| units::usage_error(&message)))
+}
+
+async fn inside_kernel(
+    args: &Args,
+    traffic: &InKernel,
+    begun: Instant,
+    mut signals: Signals,
+) -> anyhow::Result<()> {
+    let addresses: Vec<_> = args.driver.addr.iter().map(|own| (own.address, own.prefix_len)).collect();
+    let DriverArgs { iface, replace, .. } = &args.driver;
+    let place = Place { iface, addresses: &addresses, replace: *replace, json: args.json, begun };
+    let end = async {
+        tokio::select! {
+            () = signals.any() => {}
+            () = after(args.duration) => {}
+        }
+    };
+    traffic.run(&place, end).await
+}
+
+/// Waits for so long; without a time, for ever.
+async fn after(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What to run; and, if it is the generator, that once more, to ask it for its end.
+async fn resolve(args: &Args, spec: &DriverSpec) -> anyhow::Result<(RunConfig, Option<GenerateFactory>)> {
+    if args.driver.driver != DriverName::Generate {
+        return Ok((spec.resolve().await?, None));
+    }
+    let factory = args.traffic.factory(args.driver.rate, &args.driver.target);
+    let factory = factory.unwrap_or_else(|message| units::usage_error(&message));
+    Ok((spec.resolve_with(Arc::new(factory.clone()))?, Some(factory)))
+}
+
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
@@ -106,8 +165,8 @@ async fn foreground(
             "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
         );
     }
-    let config =
-        RunConfig { log_frames: args.log_frames, latency: !args.no_latency, ..spec.resolve().await? };
+    let (config, generator) = resolve(args, spec).await?;
+    let config = RunConfig { log_frames: args.log_frames, latency: !args.no_latency, ..config };
     let mut supervisor = Supervisor::start(&config).await?;
     let capture = match sink.map(|sink| supervisor.start_capture(&args.frames.config(), sink)).transpose() {
         Ok(capture) => capture,
@@ -121,16 +180,16 @@ async fn foreground(
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json, spec.injector.as_ref().map(|injector| (injector, targets.as_slice())));
 
-    let end = async {
-        match args.duration {
-            Some(duration) => tokio::time::sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
     let (scrapes, mut scraped) = mpsc::channel::<StatsRequest>(1);
     if let Some(server) = metrics {
         tokio::spawn(server.serve(scrapes));
     }
+    let end = async {
+        tokio::select! {
+            () = after(args.duration) => {}
+            () = generate::finished(generator.as_ref()) => {}
+        }
+    };
     tokio::pin!(end);
     let reason = loop {
         tokio::select! {

@@ -47,8 +47,27 @@ pub fn whole_rate(text: &str) -> Result<NonZeroU32, String> {
         .ok_or_else(|| "not a whole rate from 1/s to 10000000/s; for example 1000/s".to_owned())
 }
 
+/// The same, or `max` for as fast as it goes, which is infinity.
+pub fn rate_or_max(text: &str) -> Result<f64, String> {
+    if text == "max" { Ok(f64::INFINITY) } else { rate(text).map_err(|message| format!("{message}, or max")) }
+}
+
+/// A MAC address, such as `02:00:00:00:00:02`.
+pub fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "not a MAC address; for example 02:00:00:00:00:02".to_owned())
+}
+
 /// The time between ticks that gives `rate` requests a second with `batch` requests a tick.
 pub fn interval_of(rate: f64, batch: usize) -> Result<Duration, String> {
+    if rate.is_infinite() {
+        return Err("--rate max is for --driver generate; give for example --rate 10000/s".to_owned());
+    }
     let interval = Duration::from_secs_f64((batch as f64 / rate).min(1e9));
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
@@ -110,9 +129,33 @@ mod tests {
     }
 
     #[test]
+    fn the_fastest_rate_has_a_name() {
+        assert_eq!(rate_or_max("max"), Ok(f64::INFINITY));
+        assert_eq!(rate_or_max("5/s"), Ok(5.0));
+        assert!(rate_or_max("fast").is_err_and(|message| message.contains("max")));
+    }
+
+    #[test]
+    fn a_mac_address_is_six_bytes_in_hexadecimal() {
+        assert_eq!(mac("02:00:00:00:fF:09"), Ok([2, 0, 0, 0, 0xff, 9]));
+        for bad in [
+            "",
+            "02",
+            "02:00:00:00:00",
+            "02:00:00:00:00:00:00",
+            "2:0:0:0:0:0",
+            "0x:00:00:00:00:00",
+            "+2:00:00:00:00:00",
+        ] {
+            assert!(mac(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn a_rate_is_divided_into_ticks_by_the_batch() {
         assert_eq!(interval_of(10_000.0, 8), Ok(Duration::from_micros(800)));
         assert_eq!(interval_of(100_000.0, 1), Ok(Duration::from_micros(10)));
         assert!(interval_of(1_000_000.0, 1).is_err_and(|message| message.contains("--batch")));
+        assert!(interval_of(f64::INFINITY, 1).is_err_and(|message| message.contains("generate")));
     }
 }
