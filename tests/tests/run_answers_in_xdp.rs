@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
+use netdext::link::Device;
+use netdext::link::peer_napi::PeerNapi;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, DRIVER_V6, HOST_IFACE, HOST_V4};
 use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, require, wait_until};
 use serde_json::Value;
 
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
-/// Whether GRO, and so NAPI, is on.
-fn gro(namespace: &Namespace, iface: &str) -> bool {
-    namespace.run("ethtool", &["-k", iface]).contains("generic-receive-offload: on")
+/// Whether the host's end has an XDP program, and so a NAPI that is woken.
+fn has_program(namespace: &Namespace) -> bool {
+    namespace.run("ip", &["link", "show", "dev", HOST_IFACE]).contains("prog/xdp")
 }
 
 /// A netdext whose XDP program answers, and that sends nothing of its own accord.
@@ -22,11 +24,14 @@ fn answering(namespace: &Namespace, arguments: &[&str]) -> Netdext {
     netdext
 }
 
-/// A wire whose other end, in its own namespace, is ready for answers.
-fn ready_wire(purpose: &str) -> Wire {
+/// A wire whose other end, in its own namespace, is ready for answers as long as the second value lives.
+fn ready_wire(purpose: &str) -> (Wire, PeerNapi) {
     let wire = Wire::new(purpose);
-    wire.host.run("ethtool", &["-K", HOST_IFACE, "gro", "on"]);
-    wire
+    let napi = wire.host.block_on(async || {
+        let device = Device::query(HOST_IFACE).await.expect("the host's end");
+        PeerNapi::attach(&device.name, device.index).expect("a program on the host's end")
+    });
+    (wire, napi)
 }
 
 fn verdict(summary: &Value, name: &str) -> u64 {
@@ -35,8 +40,8 @@ fn verdict(summary: &Value, name: &str) -> u64 {
 
 #[test]
 fn ping_of_every_size_is_answered_by_the_xdp_program_over_ipv4_and_ipv6() {
-    require!("ping", "ethtool");
-    let wire = ready_wire("sizes of ping, in XDP");
+    require!("ping");
+    let (wire, _napi) = ready_wire("sizes of ping, in XDP");
     let netdext = answering(&wire.driver, &[]);
     for size in ["0", "1", "56", "1472"] {
         wire.ping_without_loss(5, &["-i", "0.01", "-M", "do", "-s", size, DRIVER_V4]);
@@ -53,8 +58,8 @@ fn ping_of_every_size_is_answered_by_the_xdp_program_over_ipv4_and_ipv6() {
 
 #[test]
 fn what_the_program_cannot_answer_is_answered_by_the_driver() {
-    require!("ping", "ethtool");
-    let wire = ready_wire("record route");
+    require!("ping");
+    let (wire, _napi) = ready_wire("record route");
     let netdext = answering(&wire.driver, &[]);
     wire.ping_without_loss(3, &["-i", "0.01", "-R", DRIVER_V4]);
     let summary = wire.stop(netdext);
@@ -64,8 +69,8 @@ fn what_the_program_cannot_answer_is_answered_by_the_driver() {
 
 #[test]
 fn a_request_behind_a_vlan_tag_is_answered_by_the_program_behind_the_same_tag() {
-    require!("tcpdump", "ethtool");
-    let wire = ready_wire("VLAN, in XDP");
+    require!("tcpdump");
+    let (wire, _napi) = ready_wire("VLAN, in XDP");
     let netdext = answering(&wire.driver, &[]);
     let host = PacketSocket::open(&wire.host, HOST_IFACE);
     // The kernel hands the tag over beside the frame; tcpdump puts it back in.
@@ -93,8 +98,8 @@ fn a_request_behind_a_vlan_tag_is_answered_by_the_program_behind_the_same_tag() 
 
 #[test]
 fn a_source_over_its_limit_is_not_answered_and_counted() {
-    require!("ping", "ethtool");
-    let wire = ready_wire("limit");
+    require!("ping");
+    let (wire, _napi) = ready_wire("limit");
     let netdext = answering(&wire.driver, &["--answer-limit", "1/s"]);
     let neighbor = wire.driver_mac().map(|byte| format!("{byte:02x}")).join(":");
     wire.host.ip(&["neighbour", "replace", DRIVER_V4, "lladdr", &neighbor, "dev", HOST_IFACE]);
@@ -106,7 +111,7 @@ fn a_source_over_its_limit_is_not_answered_and_counted() {
     assert_eq!(summary["counters"]["echo4_answered"], 0, "the driver must not make up for it");
 }
 
-/// A pair with both ends in one namespace, as `netdext lab` makes it, but with GRO off at the host end.
+/// A pair with both ends in one namespace, as `netdext lab` makes it.
 fn pair_in_one_namespace(purpose: &str) -> Namespace {
     let namespace = Namespace::new(purpose);
     let pair = ["type", "veth", "peer", "name", HOST_IFACE];
@@ -115,39 +120,43 @@ fn pair_in_one_namespace(purpose: &str) -> Namespace {
     for iface in [DRIVER_IFACE, HOST_IFACE] {
         namespace.ip(&["link", "set", "dev", iface, "up"]);
     }
-    assert!(!gro(&namespace, HOST_IFACE), "GRO is off on a new veth");
     namespace
 }
 
 #[test]
 fn the_other_end_in_the_same_namespace_is_made_ready_and_put_back() {
-    require!("ping", "ethtool");
-    let namespace = pair_in_one_namespace("GRO of the peer");
+    require!("ping");
+    let namespace = pair_in_one_namespace("the peer is made ready");
+    assert!(!has_program(&namespace));
     let netdext = answering(&namespace, &[]);
-    assert!(gro(&namespace, HOST_IFACE), "the peer has no NAPI");
+    assert!(has_program(&namespace), "the peer would not poll");
     namespace.run("ping", &["-q", "-c", "5", "-i", "0.01", DRIVER_V4]);
     let finished = netdext.stop();
     assert!(finished.status.success(), "{finished:#?}");
     assert_eq!(verdict(finished.expect_whole(), "answered_echo4"), 5);
-    assert!(!gro(&namespace, HOST_IFACE), "GRO was left on");
+    assert!(!has_program(&namespace), "a program was left on the peer");
 }
 
 #[test]
-fn gro_that_was_on_before_stays_on() {
-    require!("ethtool");
-    let namespace = pair_in_one_namespace("GRO that was on");
-    namespace.run("ethtool", &["-K", HOST_IFACE, "gro", "on"]);
+fn a_program_that_was_there_before_stays() {
+    require!("ip");
+    let namespace = pair_in_one_namespace("a program on the peer");
+    let before = namespace.block_on(async || {
+        let device = Device::query(HOST_IFACE).await.expect("the host's end");
+        PeerNapi::attach(&device.name, device.index).expect("a program on the host's end")
+    });
     let finished = answering(&namespace, &[]).stop();
     assert!(finished.status.success(), "{finished:#?}");
-    assert!(gro(&namespace, HOST_IFACE), "GRO was switched off");
+    assert!(has_program(&namespace), "the program of somebody else was taken off");
+    drop(before);
 }
 
 #[test]
 fn a_peer_in_another_namespace_is_left_alone_with_a_warning() {
-    require!("ethtool");
-    let wire = Wire::new("GRO of a far peer");
+    require!("ip");
+    let wire = Wire::new("a far peer");
     let finished = answering(&wire.driver, &[]).stop();
     assert!(finished.status.success(), "{finished:#?}");
     assert!(finished.stderr.contains("another network namespace"), "{}", finished.stderr);
-    assert!(!gro(&wire.host, HOST_IFACE));
+    assert!(!has_program(&wire.host));
 }

@@ -8,6 +8,8 @@ pub const REPLIES: &str = "replies";
 pub const DISCARD: &str = "discard";
 /// The program that sends every frame back with its MAC addresses swapped.
 pub const REFLECT: &str = "reflect";
+/// The program that passes every frame to the kernel.
+pub const PASS: &str = "pass";
 /// Every program of the object.
 pub const PROGRAM_NAMES: [&str; 4] = [GENERATE, REPLIES, DISCARD, REFLECT];
 

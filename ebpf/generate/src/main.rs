@@ -4,6 +4,7 @@
 //!   comes round again with what its receiver has left in it.
 //! * `replies` sits on the generator's own interface: counts what comes back, and drops it.
 //! * `discard` and `reflect` are the sink and the reflector.
+//! * `pass` makes a veth poll what an XDP program at its other end sends.
 #![no_std]
 #![no_main]
 
@@ -246,6 +247,12 @@ fn reflect(ctx: XdpContext) -> u32 {
     unsafe { *addresses = [a, b, c, d, e, f, g, h, i, j, k, l] };
     tally(&ctx, Tallied::Reflected);
     xdp_action::XDP_TX
+}
+
+/// What it is for is that it is there.
+#[xdp]
+fn pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
 }
 
 #[inline(always)]

@@ -219,7 +219,7 @@ mod tests {
             Request::SteerAdd { driver: driver.clone(), rule: "drop:\"x\\".to_owned(), yes: true },
             Request::Capture { driver, filter: None, snaplen: Some(64), ring_size: None },
         ];
-        for (id, request) in (u64::MAX - 3..).zip(requests) {
+        for (id, request) in (u64::MAX - 2..=u64::MAX).zip(requests) {
             let line = request_line(id, &request).unwrap();
             assert_eq!(parse_request(line.as_bytes()), Ok((id, request)));
         }

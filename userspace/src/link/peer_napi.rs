@@ -1,53 +1,52 @@
 //! The other end of a veth pair, made ready for frames that an XDP program sends.
 //!
-//! A veth hands what an XDP program sends (`XDP_TX`) to the NAPI of its peer, and a peer has one only with an XDP program
-//! of its own or with GRO on. Without, every such frame is dropped, and only `ethtool -S` says so. Hence GRO is switched
-//! on at the peer, and off again at the end.
+//! A veth puts what an XDP program sends (`XDP_TX`) into a ring of its peer, but wakes the peer's NAPI only if the peer
+//! has an XDP program of its own (`veth_xdp_flush` in drivers/net/veth.c): GRO, which is enough for frames sent over
+//! AF_XDP, is not. Without, such frames wait in the ring until it is full, and then are lost. Hence a program that passes
+//! every frame is attached to the peer. It is held by a bpf_link, so that it goes with the process in any case.
 
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
+use aya::programs::links::FdLink;
+use aya::programs::{Xdp, XdpMode};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use netdext_abi::generate::PASS;
 
-use rustix::thread::LinkNameSpaceType;
-
+use super::attachment::{self, XdpHook};
 use super::device::{Device, Peer, PeerLocation};
 use super::netlink::{DeviceError, Netlink, link_name};
-use super::offload::{OffloadError, active_features, set_features};
+use super::program_error::{ProgramError, attach_error, load_error};
+use super::traffic::{OBJECT, program_mut};
 
-/// GRO, by its kernel name (net/ethtool/common.c).
-const GRO: &str = "rx-gro";
-
-/// Why the peer could not be made ready, or not be put back.
+/// Why the peer could not be made ready.
 #[derive(Debug, thiserror::Error)]
 pub enum PeerNapiError {
     /// The peer could not be looked up.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Its features could not be read or changed.
+    /// The program could not be loaded or attached.
     #[error(transparent)]
-    Offload(#[from] OffloadError),
-    /// GRO stays off.
-    #[error("{peer} keeps GRO off, so that answers from the XDP program would be lost: run without --answer")]
-    KeptOff {
+    Program(#[from] ProgramError),
+    /// An XDP program of the stack ("generic") has no NAPI of the device.
+    #[error(
+        "{peer} has an XDP program in skb mode, so that answers from the XDP program would be lost: take it off, or run \
+         without --answer"
+    )]
+    Skb {
         /// The peer.
         peer: String,
     },
-    /// The network namespace of the pair can't be opened or entered.
-    #[error("open the network namespace of the pair: {0}")]
-    Namespace(#[source] io::Error),
 }
 
-/// GRO switched on at the peer; dropping it switches GRO off again, as [`restore`](Self::restore) does and tells.
+/// A program on the peer that passes every frame. Dropping it takes the program off.
 #[derive(Debug)]
 pub struct PeerNapi {
-    index: u32,
-    namespace: File,
-    restore_on_drop: bool,
+    // Before `ebpf`: off the interface first.
+    _link: FdLink,
+    _ebpf: Ebpf,
 }
 
 impl PeerNapi {
-    /// Makes the peer of `device` ready. `None` if there is nothing to put back: `device` is no veth, or its peer was
-    /// ready, or it is in another network namespace, where it is left alone with a warning.
+    /// Makes the peer of `device` ready. `None` if there is nothing to be done: `device` is no veth, or its peer has an
+    /// XDP program, or it is in another network namespace, where it is left alone with a warning.
     ///
     /// # Errors
     ///
@@ -63,68 +62,35 @@ impl PeerNapi {
         if location != PeerLocation::SameNamespace {
             tracing::warn!(
                 iface = %device.name,
-                "the other end of the pair is in another network namespace: answers are lost unless it has GRO on \
-                 (`ethtool -K IFACE gro on` there)"
+                "the other end of the pair is in another network namespace: answers are lost unless it has an XDP \
+                 program, for example one that passes every frame"
             );
             return Ok(None);
         }
-        let Some(link) = Netlink::open()?.link_by_index(index).await? else { return Ok(None) };
-        let peer = link_name(&link);
-        if active_features(&peer).await?.contains(GRO) {
-            return Ok(None);
+        let Some(message) = Netlink::open()?.link_by_index(index).await? else { return Ok(None) };
+        let peer = link_name(&message);
+        match attachment::attached_program(index).map_err(ProgramError::from)? {
+            Some(program) if program.mode == XdpHook::Skb => Err(PeerNapiError::Skb { peer }),
+            Some(_) => Ok(None),
+            None => Ok(Some(Self::attach(&peer, index)?)),
         }
-        let namespace = File::open("/proc/thread-self/ns/net").map_err(PeerNapiError::Namespace)?;
-        set_features(&peer, &[GRO], true).await?;
-        let guard = Self { index, namespace, restore_on_drop: true };
-        if !active_features(&peer).await?.contains(GRO) {
-            return Err(PeerNapiError::KeptOff { peer });
-        }
-        Ok(Some(guard))
     }
 
-    /// Switches GRO off again. That the pair is gone is no error.
+    /// Attaches the program to an interface of the calling thread's network namespace, in native mode.
     ///
     /// # Errors
     ///
-    /// [`PeerNapiError`].
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
-    pub async fn restore(mut self) -> Result<(), PeerNapiError> {
-        self.restore_on_drop = false;
-        switch_off(self.index).await
-    }
-}
-
-async fn switch_off(index: u32) -> Result<(), PeerNapiError> {
-    match Netlink::open()?.link_by_index(index).await? {
-        Some(link) => Ok(set_features(&link_name(&link), &[GRO], false).await?),
-        None => Ok(()),
-    }
-}
-
-impl Drop for PeerNapi {
-    fn drop(&mut self) {
-        if !self.restore_on_drop {
-            return;
-        }
-        // A destructor can be run inside a runtime, where blocking is not allowed, and on a thread of another
-        // namespace: hence a thread with a runtime of its own, in the namespace of the pair.
-        let restored = std::thread::scope(|scope| {
-            let restore = || {
-                let namespace = self.namespace.as_fd();
-                rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-                    .map_err(|e| PeerNapiError::Namespace(e.into()))?;
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-                runtime.map_err(PeerNapiError::Namespace)?.block_on(switch_off(self.index))
-            };
-            scope.spawn(restore).join()
-        });
-        match restored {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "GRO stays on at the other end of the pair"),
-            Err(_) => tracing::warn!("GRO stays on at the other end of the pair: restoring it panicked"),
-        }
+    /// [`ProgramError`], also before Linux 5.9, which has no bpf_link for XDP.
+    pub fn attach(iface: &str, ifindex: u32) -> Result<Self, ProgramError> {
+        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        let xdp: &mut Xdp = program_mut(&mut ebpf, PASS).map_err(load_error)?;
+        xdp.load().map_err(|error| load_error(error.into()))?;
+        let attached = (|| -> Result<FdLink, EbpfError> {
+            let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
+            let no_link = |error| aya::programs::ProgramError::IOError(std::io::Error::other(error));
+            Ok(FdLink::try_from(xdp.take_link(id)?).map_err(no_link)?)
+        })();
+        let link = attached.map_err(|error| attach_error(iface, ifindex, XdpHook::Native, error))?;
+        Ok(Self { _link: link, _ebpf: ebpf })
     }
 }

@@ -29,7 +29,7 @@ use super::program_error::{attach_error, load_error, os_error};
 use super::steering::SteeringError;
 
 /// The built object of the traffic programs, as `cargo xtask build-ebpf` writes it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext-generate.bpf.o");
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext-generate.bpf.o");
 
 /// Frames that the kernel sends at a time; the ring of a veth holds 256.
 const LIVE_BATCH: u32 = 64;
@@ -233,7 +233,7 @@ fn missing(name: &str) -> EbpfError {
     aya::programs::ProgramError::InvalidName { name: name.into() }.into()
 }
 
-fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
+pub(super) fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
     Ok(ebpf.program_mut(name).ok_or_else(|| missing(name))?.try_into()?)
 }
 

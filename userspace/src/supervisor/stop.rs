@@ -25,11 +25,7 @@ impl Supervisor {
         if let Err(error) = self.program.detach() {
             tracing::warn!("{error}");
         }
-        if let Some(napi) = self.peer_napi.take()
-            && let Err(error) = napi.restore().await
-        {
-            tracing::warn!("GRO stays on at the other end of the pair: {error}");
-        }
+        drop(self.peer_napi.take());
         for worker in &self.workers {
             worker.send(Command::Stop);
         }

@@ -16,6 +16,8 @@ pub struct Args {
 
 /// Runs the command: without a directory writes the page of netdext itself to standard output.
 pub fn run(args: &Args, command: clap::Command) -> anyhow::Result<()> {
+    // It has no page of its own to refer to.
+    let command = command.disable_help_subcommand(true);
     match &args.directory {
         None => {
             let mut page = Vec::new();

@@ -51,10 +51,12 @@ fn heading(app: &App) -> Line<'static> {
             spans.push(format!("  driver {} of {}", app.selected + 1, app.drivers.len()).into());
         }
     }
-    spans.push(format!("  every {}", humantime::format_duration(app.interval)).into());
+    // In place of the interval, so that both fit on 80 columns.
     if app.paused {
         spans.push("  ".into());
         spans.push(Span::raw("PAUSED").add_modifier(Modifier::REVERSED));
+    } else {
+        spans.push(format!("  every {}", humantime::format_duration(app.interval)).into());
     }
     Line::from(spans)
 }
