@@ -43,6 +43,12 @@ counters! {
     DriverEcho6Reply = "driver_echo6_reply",
     /// Any frame while everything is steered to the driver.
     DriverSteerAll = "driver_steer_all",
+    /// Matches a rule that steers to the driver.
+    RuleDriver = "rule_driver",
+    /// Matches a rule that passes to the kernel.
+    RuleKernel = "rule_kernel",
+    /// Matches a rule that drops.
+    RuleDrop = "rule_drop",
     /// Well-formed, but of no kind that a driver takes.
     KernelOther = "kernel_other",
     /// Of a kind that a driver takes, but for an address that isn't owned.
@@ -95,7 +101,7 @@ counters! {
 
 impl Counter {
     /// The verdicts that a frame is meant for the driver.
-    pub const TO_DRIVER: [Self; 9] = [
+    pub const TO_DRIVER: [Self; 10] = [
         Self::DriverArpRequest,
         Self::DriverArpReply,
         Self::DriverNeighborSolicitation,
@@ -105,6 +111,7 @@ impl Counter {
         Self::DriverEcho6Request,
         Self::DriverEcho6Reply,
         Self::DriverSteerAll,
+        Self::RuleDriver,
     ];
 
     /// The last of the counters of which each frame gets exactly one.

@@ -7,6 +7,7 @@
 //! * [`counter`]: one per-CPU counter for each way a frame can be judged.
 //! * [`reader`]: bounds-checked reads, the only way parsing sees a frame.
 //! * [`parse`](mod@parse): Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, ICMPv6, neighbour discovery.
+//! * [`rules`]: steering rules as they lie in the maps, and how a frame meets them.
 //! * [`verdict`](mod@verdict): who gets a frame: the driver or the kernel.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod counter;
 pub mod maps;
 pub mod parse;
 pub mod reader;
+pub mod rules;
 pub mod verdict;
 
 pub use counter::{COUNTER_COUNT, COUNTER_NAMES, Counter};

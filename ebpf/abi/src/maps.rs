@@ -14,15 +14,42 @@ pub const OWNED_V4: &str = "OWNED_V4";
 pub const OWNED_V6: &str = "OWNED_V6";
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
+/// Array of [`TABLES`](crate::rules::TABLES) [`Table`](crate::rules::Table)s; [`Config::table`] says which one counts.
+pub const RULES: &str = "RULES";
+/// LPM trie: IPv4 prefix of destinations -> [`Winners`](crate::rules::Winners).
+pub const DESTINATION_V4: &str = "DESTINATION_V4";
+/// LPM trie: IPv4 prefix of sources -> [`Winners`](crate::rules::Winners).
+pub const SOURCE_V4: &str = "SOURCE_V4";
+/// LPM trie: IPv6 prefix of destinations -> [`Winners`](crate::rules::Winners).
+pub const DESTINATION_V6: &str = "DESTINATION_V6";
+/// LPM trie: IPv6 prefix of sources -> [`Winners`](crate::rules::Winners).
+pub const SOURCE_V6: &str = "SOURCE_V6";
+/// Per-CPU array of `u64`: frames that a rule decided about, by [`Winner::slot`](crate::rules::Winner::slot).
+pub const RULE_HITS: &str = "RULE_HITS";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 5] = [XSKS, CONFIG, OWNED_V4, OWNED_V6, COUNTERS];
+pub const MAP_NAMES: [&str; 11] = [
+    XSKS,
+    CONFIG,
+    OWNED_V4,
+    OWNED_V6,
+    COUNTERS,
+    RULES,
+    DESTINATION_V4,
+    SOURCE_V4,
+    DESTINATION_V6,
+    SOURCE_V6,
+    RULE_HITS,
+];
 
 /// Sockets that `XSKS` holds unless the loader sizes it for the device.
 pub const DEFAULT_QUEUES: u32 = 64;
 /// Addresses of one family that a port can own unless the loader asks for more.
 pub const DEFAULT_ADDRESSES: u32 = 16_384;
+
+/// Prefixes in each of the four tries unless the loader asks for another number. They take memory only when used.
+pub const DEFAULT_PREFIXES: u32 = 1 << 20;
 
 /// What the program has to know about its port besides the owned addresses.
 ///
@@ -32,7 +59,7 @@ pub const DEFAULT_ADDRESSES: u32 = 16_384;
 pub struct Config {
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// [`Config::STEER_ALL`] and room for more.
+    /// [`Config::STEER_ALL`] and room for more in the low byte; the high byte is [`Config::table`].
     pub flags: u16,
 }
 
@@ -46,6 +73,20 @@ impl Config {
         let [a, b, c, d, e, f] = self.mac;
         let [low, high] = self.flags.to_ne_bytes();
         [a, b, c, d, e, f, low, high]
+    }
+
+    /// The number of the table of rules that counts, from 1; 0 when there are no rules. It is a byte of its own, so
+    /// however the kernel copies the value, a reader sees the one number or the other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(&self) -> u8 {
+        (self.flags >> 8) as u8
+    }
+
+    /// The same with another table.
+    #[must_use]
+    pub const fn with_table(self, table: u8) -> Self {
+        Self { mac: self.mac, flags: self.flags & 0xff | (table as u16) << 8 }
     }
 
     /// Whether [`Config::STEER_ALL`] is set.

@@ -7,14 +7,17 @@
 //! | neighbour advertisement | the destination is owned, to our MAC address |
 //! | ICMP or ICMPv6 echo request or reply | the destination is owned, to our MAC address |
 //!
+//! Steering [`rules`](crate::rules) come first; this is what happens to a frame that none of them matches.
+//!
 //! All else is the kernel's: frames to other stations (promiscuous mode), fragments, other kinds, and malformed frames,
 //! which its own stack drops properly.
 
 use crate::{
     counter::Counter,
     maps::Config,
-    parse::{Address, Kind, Malformed, Parsed, parse},
+    parse::{Address, Kind, Malformed, Parsed, link_header, parse_behind},
     reader::Reader,
+    rules::{ACTION_DRIVER, ACTION_DROP, Key, Table, Tries, decide},
 };
 
 /// Where a frame goes.
@@ -24,6 +27,8 @@ pub enum Verdict {
     Driver,
     /// On to the kernel's stack.
     Kernel,
+    /// Nowhere.
+    Drop,
 }
 
 /// A verdict and the one counter that the frame adds to.
@@ -43,35 +48,77 @@ pub trait PortView {
     fn owns_v4(&self, address: [u8; 4]) -> bool;
     /// Whether the port owns this IPv6 address.
     fn owns_v6(&self, address: [u8; 16]) -> bool;
+
+    /// The tries of rules.
+    type Tries: Tries;
+    /// The table of rules of this number, which isn't 0, with the tries.
+    fn rules(&self, table: u8) -> Option<(&Table, &Self::Tries)>;
+    /// Counts a hit of the rule with this slot.
+    fn hit(&self, slot: u32);
 }
 
-/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out.
+/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out;
+/// and, when there are rules, two at the tries.
 #[inline(always)]
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
     let config = port.config();
+    let rules = if config.table() == 0 { None } else { port.rules(config.table()) };
     if config.steers_all() {
+        if let Some((table, _)) = rules {
+            port.hit(table.entries[0].rule.slot);
+        }
         return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
     }
-    match judge(frame, port, config.mac) {
+    let station = station(frame, config.mac);
+    // Rules may be about frames to other stations too.
+    if rules.is_none()
+        && let Err(reason) = station
+    {
+        return Decision { action: Verdict::Kernel, reason };
+    }
+    let link = link_header(frame);
+    let parsed = match &link {
+        Ok(link) => parse_behind(frame, link),
+        Err(malformed) => Err(*malformed),
+    };
+    let policy = match station.and_then(|group| judge(&parsed, port, group)) {
         Ok(reason) => Decision { action: Verdict::Driver, reason },
         Err(reason) => Decision { action: Verdict::Kernel, reason },
+    };
+    let Some((table, tries)) = rules else { return policy };
+    let key = Key::of(frame, &link, &parsed, false);
+    let rule = decide(table, tries, parsed.as_ref().ok(), &key);
+    if !rule.is_some() {
+        return policy;
+    }
+    port.hit(rule.slot);
+    match rule.action {
+        ACTION_DRIVER => Decision { action: Verdict::Driver, reason: Counter::RuleDriver },
+        ACTION_DROP => Decision { action: Verdict::Drop, reason: Counter::RuleDrop },
+        _ => Decision { action: Verdict::Kernel, reason: Counter::RuleKernel },
     }
 }
 
-/// `Ok` for the driver, `Err` for the kernel.
+/// Whether a frame is to a group; `Err` when it isn't for us.
 #[inline(always)]
-fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(
-    frame: &R,
-    port: &P,
-    mac: [u8; 6],
-) -> Result<Counter, Counter> {
+fn station<R: Reader + ?Sized>(frame: &R, mac: [u8; 6]) -> Result<bool, Counter> {
     let link_destination: [u8; 6] = frame.read(0).ok_or(Counter::TruncatedEthernet)?;
     // The group bit; broadcast is a group too.
     let group = link_destination[0] & 1 != 0;
     if !group && link_destination != mac {
         return Err(Counter::KernelForeignMac);
     }
-    let parsed = parse(frame).map_err(Malformed::counter)?;
+    Ok(group)
+}
+
+/// `Ok` for the driver, `Err` for the kernel.
+#[inline(always)]
+fn judge<P: PortView + ?Sized>(
+    parsed: &Result<Parsed, Malformed>,
+    port: &P,
+    group: bool,
+) -> Result<Counter, Counter> {
+    let parsed = parsed.as_ref().map_err(|malformed| malformed.counter())?;
     if parsed.fragment {
         return Err(Counter::KernelFragment);
     }
@@ -90,7 +137,7 @@ fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(
     if group && !matches!(parsed.kind, Kind::ArpRequest | Kind::ArpReply | Kind::NeighborSolicitation) {
         return Err(Counter::KernelGroupMac);
     }
-    if owns(&parsed, port) { Ok(reason) } else { Err(Counter::KernelNotOwned) }
+    if owns(parsed, port) { Ok(reason) } else { Err(Counter::KernelNotOwned) }
 }
 
 #[inline(always)]

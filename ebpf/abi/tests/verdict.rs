@@ -6,6 +6,7 @@ mod frames;
 use std::collections::HashSet;
 
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
+use netdext_abi::rules::{Side, Table, Tries, Winners};
 use netdext_abi::{
     COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, parse, verdict,
 };
@@ -28,6 +29,27 @@ impl PortView for Host {
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.v6.contains(&address)
+    }
+
+    type Tries = NoRules;
+
+    fn rules(&self, _: u8) -> Option<(&Table, &NoRules)> {
+        None
+    }
+
+    fn hit(&self, _: u32) {}
+}
+
+/// These tests are about frames that no rule matches.
+struct NoRules;
+
+impl Tries for NoRules {
+    fn longest_v4(&self, _: Side, _: [u8; 4]) -> Option<&Winners> {
+        None
+    }
+
+    fn longest_v6(&self, _: Side, _: [u8; 16]) -> Option<&Winners> {
+        None
     }
 }
 

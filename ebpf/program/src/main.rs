@@ -13,14 +13,18 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action},
     helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_meta},
     macros::{map, xdp},
-    maps::{Array, HashMap, PerCpuArray, XskMap},
+    maps::{
+        Array, HashMap, PerCpuArray, XskMap,
+        lpm_trie::{Key as TrieKey, LpmTrie},
+    },
     programs::XdpContext,
 };
 use aya_log_ebpf::info;
 use netdext_abi::{
     Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, Reader, RxMeta, Verdict,
     counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
-    maps::{DEFAULT_ADDRESSES, DEFAULT_QUEUES},
+    maps::{DEFAULT_ADDRESSES, DEFAULT_PREFIXES, DEFAULT_QUEUES},
+    rules::{HIT_SLOTS, Side, TABLES, Table, Tries, Winners},
     verdict,
 };
 
@@ -35,6 +39,18 @@ static OWNED_V4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(DEFAULT_ADDRE
 static OWNED_V6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(DEFAULT_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT as u32, 0);
+#[map]
+static RULES: Array<Table> = Array::with_max_entries(TABLES, 0);
+#[map]
+static DESTINATION_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static SOURCE_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static DESTINATION_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static SOURCE_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HIT_SLOTS, 0);
 
 /// Set by the loader. The map behind it is frozen before the program is loaded, so the verifier knows the value and
 /// removes what it makes unreachable.
@@ -98,6 +114,45 @@ impl PortView for Port {
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         OWNED_V6.get_ptr(address).is_some()
     }
+
+    type Tries = Prefixes;
+
+    #[inline(always)]
+    fn rules(&self, table: u8) -> Option<(&Table, &Prefixes)> {
+        Some((RULES.get(u32::from(table) - 1)?, &Prefixes))
+    }
+
+    #[inline(always)]
+    fn hit(&self, slot: u32) {
+        // A rule without a slot has a number that no element has.
+        if let Some(value) = RULE_HITS.get_ptr_mut(slot) {
+            // SAFETY: as in `count`.
+            unsafe { *value += 1 };
+        }
+    }
+}
+
+/// The rules by prefix alone.
+struct Prefixes;
+
+impl Tries for Prefixes {
+    #[inline(always)]
+    fn longest_v4(&self, side: Side, address: [u8; 4]) -> Option<&Winners> {
+        let key = TrieKey::new(32, address);
+        match side {
+            Side::Destination => DESTINATION_V4.get(&key),
+            Side::Source => SOURCE_V4.get(&key),
+        }
+    }
+
+    #[inline(always)]
+    fn longest_v6(&self, side: Side, address: [u8; 16]) -> Option<&Winners> {
+        let key = TrieKey::new(128, address);
+        match side {
+            Side::Destination => DESTINATION_V6.get(&key),
+            Side::Source => SOURCE_V6.get(&key),
+        }
+    }
 }
 
 #[xdp]
@@ -111,6 +166,7 @@ fn netdext(ctx: XdpContext) -> u32 {
     match action {
         Verdict::Driver => to_driver(&ctx),
         Verdict::Kernel => xdp_action::XDP_PASS,
+        Verdict::Drop => xdp_action::XDP_DROP,
     }
 }
 
@@ -161,6 +217,7 @@ fn log(ctx: &XdpContext, action: Verdict, reason: Counter) {
     let to = match action {
         Verdict::Driver => "driver",
         Verdict::Kernel => "kernel",
+        Verdict::Drop => "nobody",
     };
     let Some(name) = REASONS.get(reason as usize) else { return };
     // SAFETY: the names are ASCII.

@@ -21,6 +21,7 @@ use netdext::link::{
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
     maps::{MAP_NAMES, PROGRAM},
+    rules::{Side, Table, Tries, Winners},
     verdict,
 };
 use rustix::{
@@ -71,6 +72,27 @@ impl PortView for Host {
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.v6.contains(&address)
+    }
+
+    type Tries = NoRules;
+
+    fn rules(&self, _: u8) -> Option<(&Table, &NoRules)> {
+        None
+    }
+
+    fn hit(&self, _: u32) {}
+}
+
+/// These tests are about frames that no rule matches.
+struct NoRules;
+
+impl Tries for NoRules {
+    fn longest_v4(&self, _: Side, _: [u8; 4]) -> Option<&Winners> {
+        None
+    }
+
+    fn longest_v6(&self, _: Side, _: [u8; 16]) -> Option<&Winners> {
+        None
     }
 }
 
