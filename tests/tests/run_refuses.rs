@@ -42,7 +42,10 @@ fn load(device: &Device) -> SteeringProgram {
         log_frames: false,
         mac: device.mac,
         addresses: Vec::new(),
-        steer_all: false,
+        broadcasts: Vec::new(),
+        rules: Vec::new(),
+        answer: false,
+        answer_limit: None,
         queues: 1,
     };
     SteeringProgram::load(&config).unwrap()

@@ -12,4 +12,5 @@ pub mod privilege;
 pub mod proto;
 pub mod queue;
 pub mod stats;
+pub mod steer;
 pub mod supervisor;

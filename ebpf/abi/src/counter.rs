@@ -49,6 +49,16 @@ counters! {
     RuleKernel = "rule_kernel",
     /// Matches a rule that drops.
     RuleDrop = "rule_drop",
+    /// ARP request for an owned address, answered here.
+    AnsweredArp = "answered_arp",
+    /// Neighbour solicitation for an owned address, answered here.
+    AnsweredNeighborSolicitation = "answered_neighbor_solicitation",
+    /// ICMP echo request to an owned address, answered here.
+    AnsweredEcho4 = "answered_echo4",
+    /// ICMPv6 echo request to an owned address, answered here.
+    AnsweredEcho6 = "answered_echo6",
+    /// A request that would be answered here, from a source that has had its share of answers: dropped.
+    AnswerRateLimited = "answer_rate_limited",
     /// Well-formed, but of no kind that a driver takes.
     KernelOther = "kernel_other",
     /// Of a kind that a driver takes, but for an address that isn't owned.
@@ -113,6 +123,10 @@ impl Counter {
         Self::DriverSteerAll,
         Self::RuleDriver,
     ];
+
+    /// The verdicts that a frame was answered without the driver.
+    pub const ANSWERED: [Self; 4] =
+        [Self::AnsweredArp, Self::AnsweredNeighborSolicitation, Self::AnsweredEcho4, Self::AnsweredEcho6];
 
     /// The last of the counters of which each frame gets exactly one.
     pub const LAST_VERDICT: Self = Self::DatagramTooLong;

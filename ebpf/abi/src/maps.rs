@@ -8,9 +8,9 @@ pub const PROGRAM: &str = "netdext";
 pub const XSKS: &str = "XSKS";
 /// Array of one [`Config`].
 pub const CONFIG: &str = "CONFIG";
-/// Hash: owned IPv4 address, in network order -> 1.
+/// Hash: IPv4 address, in network order -> [`OWNED`], [`BROADCAST`] or both.
 pub const OWNED_V4: &str = "OWNED_V4";
-/// Hash: owned IPv6 address, in network order -> 1.
+/// Hash: owned IPv6 address, in network order -> [`OWNED`].
 pub const OWNED_V6: &str = "OWNED_V6";
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
@@ -26,14 +26,21 @@ pub const DESTINATION_V6: &str = "DESTINATION_V6";
 pub const SOURCE_V6: &str = "SOURCE_V6";
 /// Per-CPU array of `u64`: frames that a rule decided about, by [`Winner::slot`](crate::rules::Winner::slot).
 pub const RULE_HITS: &str = "RULE_HITS";
+/// Array of one `u64`: the ns between two answers to one source, 0 for no limit.
+pub const ANSWER_INTERVAL: &str = "ANSWER_INTERVAL";
+/// LRU hash: source of requests, as [`Reply::source`](crate::answer::Reply::source) has it -> state of
+/// [`admit`](crate::answer::admit).
+pub const ANSWER_SOURCES: &str = "ANSWER_SOURCES";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 11] = [
+pub const MAP_NAMES: [&str; 13] = [
     XSKS,
     CONFIG,
     OWNED_V4,
     OWNED_V6,
+    ANSWER_INTERVAL,
+    ANSWER_SOURCES,
     COUNTERS,
     RULES,
     DESTINATION_V4,
@@ -43,10 +50,17 @@ pub const MAP_NAMES: [&str; 11] = [
     RULE_HITS,
 ];
 
+/// The port owns the address.
+pub const OWNED: u32 = 1;
+/// The address is the broadcast address of a network that the port has an address on.
+pub const BROADCAST: u32 = 2;
+
 /// Sockets that `XSKS` holds unless the loader sizes it for the device.
 pub const DEFAULT_QUEUES: u32 = 64;
 /// Addresses of one family that a port can own unless the loader asks for more.
 pub const DEFAULT_ADDRESSES: u32 = 16_384;
+/// Sources whose answers are counted against the limit; beyond that the one not heard for longest is forgotten.
+pub const LIMITED_SOURCES: u32 = 16_384;
 
 /// Prefixes in each of the four tries unless the loader asks for another number. They take memory only when used.
 pub const DEFAULT_PREFIXES: u32 = 1 << 20;
@@ -59,13 +73,15 @@ pub const DEFAULT_PREFIXES: u32 = 1 << 20;
 pub struct Config {
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// [`Config::STEER_ALL`] and room for more in the low byte; the high byte is [`Config::table`].
+    /// [`Config::STEER_ALL`] and [`Config::ANSWER`] in the low byte; the high byte is [`Config::table`].
     pub flags: u16,
 }
 
 impl Config {
-    /// Every frame goes to the driver, unparsed.
+    /// Every frame goes to the driver, but what [`Config::ANSWER`] answers.
     pub const STEER_ALL: u16 = 1;
+    /// Requests for owned addresses are answered without the driver, where [`reply`](crate::answer::reply) can.
+    pub const ANSWER: u16 = 2;
 
     /// The bytes of the map's value.
     #[must_use]
@@ -94,6 +110,13 @@ impl Config {
     #[must_use]
     pub const fn steers_all(&self) -> bool {
         self.flags & Self::STEER_ALL != 0
+    }
+
+    /// Whether [`Config::ANSWER`] is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answers(&self) -> bool {
+        self.flags & Self::ANSWER != 0
     }
 }
 

@@ -386,7 +386,8 @@ fn extensions<R: Reader + ?Sized>(
     end: usize,
 ) -> Result<Chain, Malformed> {
     let mut next = first;
-    let mut chain = Chain { offset: start, last: first, icmp: false, fragment: false, fragment_header: false };
+    let mut chain =
+        Chain { offset: start, last: first, icmp: false, fragment: false, fragment_header: false };
     for _ in 0..=MAX_EXTENSIONS {
         if next > DESTINATION_OPTIONS || (EXTENSIONS >> next) & 1 == 0 {
             chain.icmp = next == ICMP6;

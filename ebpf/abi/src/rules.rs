@@ -15,7 +15,7 @@
 //! before. So every frame sees the rules as they were at one moment.
 
 use crate::{
-    parse::{Address, Link, Malformed, Parsed},
+    parse::{Address, Link, Malformed, Parsed, link_header, parse_behind},
     reader::Reader,
 };
 
@@ -60,6 +60,16 @@ impl Winner {
         self.rank != 0
     }
 
+    /// The bytes in a map.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..8].copy_from_slice(&self.rank.to_ne_bytes());
+        bytes[8..12].copy_from_slice(&self.slot.to_ne_bytes());
+        bytes[12..].copy_from_slice(&self.action.to_ne_bytes());
+        bytes
+    }
+
     /// The one of the higher rank.
     #[inline(always)]
     #[must_use]
@@ -90,11 +100,20 @@ impl Winners {
         Self { any: self.any.or(rule), unanswering }
     }
 
-    /// The one that counts for a frame.
+    /// The winners of two tries.
     #[inline(always)]
     #[must_use]
-    pub const fn decide(&self, answerable: bool) -> Winner {
-        if answerable { self.any } else { self.unanswering }
+    pub const fn or(self, other: Self) -> Self {
+        Self { any: self.any.or(other.any), unanswering: self.unanswering.or(other.unanswering) }
+    }
+
+    /// The bytes of a trie's value.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..16].copy_from_slice(&self.any.to_bytes());
+        bytes[16..].copy_from_slice(&self.unanswering.to_bytes());
+        bytes
     }
 }
 
@@ -127,8 +146,6 @@ impl Key {
     pub const V6: u16 = 2;
     /// Mark: TCP or UDP ports are known; not so in a fragment.
     pub const PORTS: u16 = 4;
-    /// Mark: asks for an owned address and can be answered.
-    pub const ANSWERABLE: u16 = 8;
     /// Added to the protocol's number, so that no protocol isn't number 0.
     pub const HAS_PROTOCOL: u16 = 0x100;
 
@@ -159,26 +176,20 @@ impl Key {
         frame: &R,
         link: &Result<Link, Malformed>,
         parsed: &Result<Parsed, Malformed>,
-        answerable: bool,
     ) -> Self {
         let (ethertype, vlan) = match link {
             Ok(link) => (link.ethertype, if link.vlan_tags == 0 { VLAN_NONE } else { link.vlan }),
             Err(_) => (0, VLAN_UNREAD),
         };
-        let mut marks = if answerable { Self::ANSWERABLE } else { 0 };
         let mut key = Self { words: [0; KEY_WORDS], source_port: 0, destination_port: 0 };
-        let mut protocol = 0;
+        let (mut protocol, mut marks) = (0, 0);
         if let Ok(parsed) = parsed
             && !matches!(parsed.source, Address::None)
         {
             marks |= if matches!(parsed.source, Address::V4(_)) { Self::V4 } else { Self::V6 };
             protocol = Self::HAS_PROTOCOL | parsed.protocol as u16;
-            let [first, second] = Self::address_words(parsed.destination);
-            key.words[1] = first;
-            key.words[2] = second;
-            let [first, second] = Self::address_words(parsed.source);
-            key.words[3] = first;
-            key.words[4] = second;
+            [key.words[1], key.words[2]] = Self::address_words(parsed.destination);
+            [key.words[3], key.words[4]] = Self::address_words(parsed.source);
             if parsed.ports != 0
                 && let Some([a, b, c, d]) = frame.read(parsed.ports as usize)
             {
@@ -191,11 +202,19 @@ impl Key {
         key
     }
 
-    /// Whether a mark is set.
+    /// The same, and the verifier knows nothing of it.
     #[inline(always)]
-    #[must_use]
-    pub const fn is(&self, mark: u16) -> bool {
-        self.words[0] & Self::first_word(0, 0, 0, mark) != 0
+    fn blurred<R: Reader + ?Sized>(self, frame: &R, noise: u64) -> Self {
+        let [a, b, c, d, e] = self.words;
+        let ports = frame.blurred((self.source_port as u64) << 16 | self.destination_port as u64, noise);
+        let words = [
+            frame.blurred(a, noise),
+            frame.blurred(b, noise),
+            frame.blurred(c, noise),
+            frame.blurred(d, noise),
+            frame.blurred(e, noise),
+        ];
+        Self { words, source_port: (ports >> 16) as u16, destination_port: ports as u16 }
     }
 }
 
@@ -238,6 +257,23 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The bytes in a map.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
+        let mut bytes = [0; size_of::<Self>()];
+        bytes[..16].copy_from_slice(&self.rule.to_bytes());
+        let words = bytes[16..].chunks_exact_mut(8).zip(self.mask.iter().chain(&self.value));
+        words.for_each(|(to, word)| to.copy_from_slice(&word.to_ne_bytes()));
+        let (source, destination) = (self.source_ports, self.destination_ports);
+        let ports = [source.first, source.more, destination.first, destination.more];
+        let at = 16 + 16 * KEY_WORDS;
+        bytes[at..]
+            .chunks_exact_mut(2)
+            .zip(ports)
+            .for_each(|(to, port)| to.copy_from_slice(&port.to_ne_bytes()));
+        bytes
+    }
+
     /// Whether a frame matches.
     #[inline(always)]
     #[must_use]
@@ -274,8 +310,16 @@ impl Table {
     pub const DESTINATION_V6: u32 = 4;
     /// There are rules by IPv6 source alone.
     pub const SOURCE_V6: u32 = 8;
-    /// There are rules that answer.
-    pub const ANSWERS: u32 = 16;
+
+    /// Writes the bytes of a map's value. Entries beyond the count may keep what was there.
+    pub fn write_to(&self, bytes: &mut [u8; size_of::<Self>()]) {
+        bytes[..4].copy_from_slice(&self.count.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.flags.to_ne_bytes());
+        let slots = bytes[8..].chunks_exact_mut(size_of::<Entry>());
+        slots
+            .zip(&self.entries[..self.count as usize])
+            .for_each(|(to, entry)| to.copy_from_slice(&entry.to_bytes()));
+    }
 
     /// Whether a flag is set.
     #[inline(always)]
@@ -308,35 +352,71 @@ pub trait Tries {
     fn longest_v6(&self, side: Side, address: [u8; 16]) -> Option<&Winners>;
 }
 
-/// The rule that decides about a frame, or [`Winner::NONE`].
+/// The first rule that a frame matches, and the first of those that don't answer.
 #[inline(always)]
-pub fn decide<T: Tries + ?Sized>(table: &Table, tries: &T, parsed: Option<&Parsed>, key: &Key) -> Winner {
-    let answerable = key.is(Key::ANSWERABLE);
-    let mut best = Winner::NONE;
-    if let Some(parsed) = parsed {
-        // Destination before source: see the module.
-        let sides = [(Side::Destination, parsed.destination), (Side::Source, parsed.source)];
-        for (side, address) in sides {
-            let found = match address {
-                Address::V4(v4) if key.is(Key::V4) && table.has(v4_flag(side)) => tries.longest_v4(side, v4),
-                Address::V6(v6) if key.is(Key::V6) && table.has(v6_flag(side)) => tries.longest_v6(side, v6),
-                _ => None,
-            };
-            if let Some(winners) = found {
-                best = best.or(winners.decide(answerable));
-            }
-        }
+pub fn decide<R: Reader + ?Sized, T: Tries + ?Sized>(frame: &R, table: &Table, tries: &T) -> Winners {
+    let link = link_header(frame);
+    let parsed = match &link {
+        Ok(link) => parse_behind(frame, link),
+        Err(malformed) => Err(*malformed),
+    };
+    let mut found = Winners::NONE;
+    // Destination before source: see the module.
+    if let Ok(parsed) = &parsed {
+        let destination = prefixes(table, tries, Side::Destination, parsed.destination, parsed);
+        found = found.or(destination).or(prefixes(table, tries, Side::Source, parsed.source, parsed));
     }
+    // The verifier follows every way of reading a frame. From here on they all look alike to it, or it would follow each
+    // through the whole table.
+    let noise = table.entries[0].rule.rank;
+    let key = Key::of(frame, &link, &parsed).blurred(frame, noise);
+    let any = blurred(frame, found.any, noise);
+    let unanswering = blurred(frame, found.unanswering, noise);
+    scan(table, &key, Winners { any, unanswering })
+}
+
+#[inline(always)]
+fn blurred<R: Reader + ?Sized>(frame: &R, rule: Winner, noise: u64) -> Winner {
+    let rest = frame.blurred(rule.slot as u64 | (rule.action as u64) << 32, noise);
+    Winner { rank: frame.blurred(rule.rank, noise), slot: rest as u32, action: (rest >> 32) as u32 }
+}
+
+/// The winners of one trie. ARP has no prefixes, though its target counts as the destination elsewhere.
+#[inline(always)]
+fn prefixes<T: Tries + ?Sized>(
+    table: &Table,
+    tries: &T,
+    side: Side,
+    address: Address,
+    parsed: &Parsed,
+) -> Winners {
+    let found = match address {
+        _ if matches!(parsed.source, Address::None) => None,
+        Address::V4(v4) if table.has(v4_flag(side)) => tries.longest_v4(side, v4),
+        Address::V6(v6) if table.has(v6_flag(side)) => tries.longest_v6(side, v6),
+        _ => None,
+    };
+    found.copied().unwrap_or(Winners::NONE)
+}
+
+/// Goes through the table until no rule that is left has a higher rank than what was found.
+#[inline(always)]
+fn scan(table: &Table, key: &Key, found: Winners) -> Winners {
+    let mut found = found;
     let count = table.count as usize;
     for (index, entry) in table.entries.iter().enumerate() {
-        if index >= count || entry.rule.rank < best.rank {
+        if index >= count || entry.rule.rank < found.unanswering.rank {
             break;
         }
         if entry.matches(key) {
-            return entry.rule;
+            found.any = found.any.or(entry.rule);
+            if entry.rule.action != ACTION_ANSWER {
+                found.unanswering = entry.rule;
+                break;
+            }
         }
     }
-    best
+    found
 }
 
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! Who gets a frame: the driver or the kernel.
+//! Who gets a frame: the driver, the kernel, or its sender as an answer.
 //!
 //! | Frame, to our MAC address or a group | to the driver when |
 //! |---|---|
@@ -7,17 +7,20 @@
 //! | neighbour advertisement | the destination is owned, to our MAC address |
 //! | ICMP or ICMPv6 echo request or reply | the destination is owned, to our MAC address |
 //!
-//! Steering [`rules`](crate::rules) come first; this is what happens to a frame that none of them matches.
+//! With [`Config::ANSWER`] requests among them are answered at once, where [`reply`] can.
+//!
+//! Steering [`rules`](crate::rules) come before all that: it is what happens to a frame that none of them matches.
 //!
 //! All else is the kernel's: frames to other stations (promiscuous mode), fragments, other kinds, and malformed frames,
 //! which its own stack drops properly.
 
 use crate::{
+    answer::{Reply, reply},
     counter::Counter,
-    maps::Config,
-    parse::{Address, Kind, Malformed, Parsed, link_header, parse_behind},
+    maps::{Config, OWNED},
+    parse::{Address, Kind, Malformed, Parsed, parse},
     reader::Reader,
-    rules::{ACTION_DRIVER, ACTION_DROP, Key, Table, Tries, decide},
+    rules::{ACTION_ANSWER, ACTION_DRIVER, ACTION_DROP, Table, Tries, Winner, Winners, decide},
 };
 
 /// Where a frame goes.
@@ -29,6 +32,8 @@ pub enum Verdict {
     Kernel,
     /// Nowhere.
     Drop,
+    /// Back to its sender, as this reply.
+    Answer(Reply),
 }
 
 /// A verdict and the one counter that the frame adds to.
@@ -44,53 +49,88 @@ pub struct Decision {
 pub trait PortView {
     /// The port's MAC address and flags.
     fn config(&self) -> Config;
-    /// Whether the port owns this IPv4 address.
-    fn owns_v4(&self, address: [u8; 4]) -> bool;
+    /// What the port knows of this IPv4 address: [`OWNED`], [`BROADCAST`](crate::maps::BROADCAST), both, or 0.
+    fn v4(&self, address: [u8; 4]) -> u32;
     /// Whether the port owns this IPv6 address.
     fn owns_v6(&self, address: [u8; 16]) -> bool;
 
     /// The tries of rules.
     type Tries: Tries;
-    /// The table of rules of this number, which isn't 0, with the tries.
+    /// The table of rules of this number, with the tries; `None` for 0.
     fn rules(&self, table: u8) -> Option<(&Table, &Self::Tries)>;
     /// Counts a hit of the rule with this slot.
     fn hit(&self, slot: u32);
 }
 
-/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out;
-/// and, when there are rules, two at the tries.
+/// Judges one frame.
 #[inline(always)]
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
     let config = port.config();
-    let rules = if config.table() == 0 { None } else { port.rules(config.table()) };
+    conclude(frame, port, config, &by_rules(frame, port, &config))
+}
+
+/// The rules that match a frame: the first of all, and the first that doesn't answer. Nothing is read of the frame when
+/// there are no rules, or when everything is the driver's.
+#[inline(always)]
+pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P, config: &Config) -> Winners {
+    let Some((table, tries)) = port.rules(config.table()) else { return Winners::NONE };
     if config.steers_all() {
-        if let Some((table, _)) = rules {
-            port.hit(table.entries[0].rule.slot);
-        }
-        return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
+        let first = table.entries[0].rule;
+        return Winners { any: first, unanswering: first };
     }
-    let station = station(frame, config.mac);
-    // Rules may be about frames to other stations too.
-    if rules.is_none()
-        && let Err(reason) = station
+    decide(frame, table, tries)
+}
+
+/// The verdict on a frame that these rules match. Without rules: at most one look at the owned addresses, and none when
+/// the kind or the MAC address rules it out; one more, at the source, for a request that is answered.
+///
+/// It begins anew with the frame, so that the verifier need not carry what it learnt of it through the rules.
+#[inline(always)]
+pub fn conclude<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    mut config: Config,
+    rules: &Winners,
+) -> Decision {
+    let rule = rules.unanswering;
+    if config.steers_all() {
+        return steer_all(frame, port, &config, rule.slot);
+    }
+    let may_answer = rules.any.action == ACTION_ANSWER;
+    if rule.is_some() && !may_answer {
+        return by_rule(port, &rule);
+    }
+    if may_answer {
+        config.flags |= Config::ANSWER;
+    }
+    let decision = judge(frame, port, &config);
+    if may_answer && matches!(decision.action, Verdict::Answer(_)) {
+        port.hit(rules.any.slot);
+    } else if rule.is_some() {
+        return by_rule(port, &rule);
+    }
+    decision
+}
+
+/// Everything is the driver's, but what [`Config::ANSWER`] answers.
+#[inline(always)]
+fn steer_all<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    config: &Config,
+    slot: u32,
+) -> Decision {
+    if config.answers()
+        && let decision @ Decision { action: Verdict::Answer(_), .. } = judge(frame, port, config)
     {
-        return Decision { action: Verdict::Kernel, reason };
+        return decision;
     }
-    let link = link_header(frame);
-    let parsed = match &link {
-        Ok(link) => parse_behind(frame, link),
-        Err(malformed) => Err(*malformed),
-    };
-    let policy = match station.and_then(|group| judge(&parsed, port, group)) {
-        Ok(reason) => Decision { action: Verdict::Driver, reason },
-        Err(reason) => Decision { action: Verdict::Kernel, reason },
-    };
-    let Some((table, tries)) = rules else { return policy };
-    let key = Key::of(frame, &link, &parsed, false);
-    let rule = decide(table, tries, parsed.as_ref().ok(), &key);
-    if !rule.is_some() {
-        return policy;
-    }
+    port.hit(slot);
+    Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll }
+}
+
+#[inline(always)]
+fn by_rule<P: PortView + ?Sized>(port: &P, rule: &Winner) -> Decision {
     port.hit(rule.slot);
     match rule.action {
         ACTION_DRIVER => Decision { action: Verdict::Driver, reason: Counter::RuleDriver },
@@ -99,26 +139,44 @@ pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) ->
     }
 }
 
-/// Whether a frame is to a group; `Err` when it isn't for us.
 #[inline(always)]
-fn station<R: Reader + ?Sized>(frame: &R, mac: [u8; 6]) -> Result<bool, Counter> {
+fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P, config: &Config) -> Decision {
+    let Meant { parsed, reason, use_of_destination } = match meant_for_driver(frame, port, config.mac) {
+        Ok(meant) => meant,
+        Err(reason) => return Decision { action: Verdict::Kernel, reason },
+    };
+    // An address that is also a broadcast address is answered for by the driver, which tells the two apart.
+    if config.answers()
+        && use_of_destination == OWNED
+        && let Some(reply) = reply(frame, &parsed, port, config.mac)
+    {
+        return Decision { action: Verdict::Answer(reply), reason: reply.answered() };
+    }
+    Decision { action: Verdict::Driver, reason }
+}
+
+/// A frame that the driver takes.
+struct Meant {
+    parsed: Parsed,
+    reason: Counter,
+    /// What the port knows of the address that it is for.
+    use_of_destination: u32,
+}
+
+/// `Err` is the reason why the frame is the kernel's.
+#[inline(always)]
+fn meant_for_driver<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    mac: [u8; 6],
+) -> Result<Meant, Counter> {
     let link_destination: [u8; 6] = frame.read(0).ok_or(Counter::TruncatedEthernet)?;
     // The group bit; broadcast is a group too.
     let group = link_destination[0] & 1 != 0;
     if !group && link_destination != mac {
         return Err(Counter::KernelForeignMac);
     }
-    Ok(group)
-}
-
-/// `Ok` for the driver, `Err` for the kernel.
-#[inline(always)]
-fn judge<P: PortView + ?Sized>(
-    parsed: &Result<Parsed, Malformed>,
-    port: &P,
-    group: bool,
-) -> Result<Counter, Counter> {
-    let parsed = parsed.as_ref().map_err(|malformed| malformed.counter())?;
+    let parsed = parse(frame).map_err(Malformed::counter)?;
     if parsed.fragment {
         return Err(Counter::KernelFragment);
     }
@@ -137,21 +195,26 @@ fn judge<P: PortView + ?Sized>(
     if group && !matches!(parsed.kind, Kind::ArpRequest | Kind::ArpReply | Kind::NeighborSolicitation) {
         return Err(Counter::KernelGroupMac);
     }
-    if owns(parsed, port) { Ok(reason) } else { Err(Counter::KernelNotOwned) }
+    let use_of_destination = use_of_destination(&parsed, port);
+    if use_of_destination & OWNED == 0 {
+        return Err(Counter::KernelNotOwned);
+    }
+    Ok(Meant { parsed, reason, use_of_destination })
 }
 
+/// [`OWNED`] if the frame is for an owned address, with [`BROADCAST`](crate::maps::BROADCAST) if it is one too.
 #[inline(always)]
-fn owns<P: PortView + ?Sized>(parsed: &Parsed, port: &P) -> bool {
+fn use_of_destination<P: PortView + ?Sized>(parsed: &Parsed, port: &P) -> u32 {
+    let v6 = |address| if port.owns_v6(address) { OWNED } else { 0 };
     match parsed.destination {
-        // Multicast, reserved and limited broadcast are never owned (RFC 1112, RFC 1122); a subnet's broadcast
-        // address isn't because nobody can add it as the port's own.
-        Address::V4(address) => address[0] < 224 && port.owns_v4(address),
+        // Multicast, reserved and limited broadcast are never owned (RFC 1112, RFC 1122).
+        Address::V4(address) if address[0] < 224 => port.v4(address),
         Address::V6(destination) if matches!(parsed.kind, Kind::NeighborSolicitation) => {
             let target = parsed.target;
-            (destination == target || destination == solicited_node(target)) && port.owns_v6(target)
+            if destination == target || destination == solicited_node(target) { v6(target) } else { 0 }
         }
-        Address::V6(destination) => destination[0] != 0xff && port.owns_v6(destination),
-        Address::None => false,
+        Address::V6(destination) if destination[0] != 0xff => v6(destination),
+        Address::V4(_) | Address::V6(_) | Address::None => 0,
     }
 }
 

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
 use netdext_abi::rules::{Side, Table, Tries, Winners};
 use netdext_abi::{
-    COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, parse, verdict,
+    COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, maps::OWNED,
+    parse, verdict,
 };
 use proptest::prelude::*;
 
@@ -23,8 +24,8 @@ impl PortView for Host {
         self.config
     }
 
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        self.v4.contains(&address)
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        if self.v4.contains(&address) { OWNED } else { 0 }
     }
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {

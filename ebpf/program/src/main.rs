@@ -1,4 +1,5 @@
-//! The XDP program: judge a frame, count it, and hand it to the AF_XDP socket of its queue or to the kernel.
+//! The XDP program: judge a frame, count it, and hand it to the AF_XDP socket of its queue, to the kernel, or back to its
+//! sender as an answer.
 //!
 //! What to do with a frame is decided by `netdext_abi::verdict`, the same code that user space and the tests use; here
 //! are only the maps and the glue to the kernel.
@@ -6,8 +7,10 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-use core::arch::asm;
+mod answer;
+mod frame;
 
+use answer::{Outcome, answer};
 use aya_ebpf::{
     Global,
     bindings::{BPF_F_NO_PREALLOC, xdp_action},
@@ -20,12 +23,13 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::info;
+use frame::Frame;
 use netdext_abi::{
-    Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, Reader, RxMeta, Verdict,
+    Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, RxMeta, Verdict,
     counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
     maps::{DEFAULT_ADDRESSES, DEFAULT_PREFIXES, DEFAULT_QUEUES},
     rules::{HIT_SLOTS, Side, TABLES, Table, Tries, Winners},
-    verdict,
+    verdict::{by_rules, conclude},
 };
 
 #[map]
@@ -66,35 +70,6 @@ static REASONS: [[u8; PADDED_NAME_LEN]; COUNTER_COUNT] = PADDED_NAMES;
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// The bytes of the frame that the program runs for.
-struct Frame {
-    start: usize,
-    end: usize,
-}
-
-impl Reader for Frame {
-    #[inline(always)]
-    fn contains(&self, end: usize) -> bool {
-        self.start + end <= self.end
-    }
-
-    #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut at = self.start + offset;
-        // The compiler must forget where the pointer came from. Otherwise it leaves out comparisons that follow from
-        // earlier ones, or compares one register and loads through another, and the verifier, which doesn't see such
-        // connections, refuses the load. (A bare comment would do, but leaves line info that the kernel rejects.)
-        // SAFETY: a register is moved to itself.
-        unsafe { asm!("{0} = {0}", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
-        if at + N > self.end {
-            return None;
-        }
-        // SAFETY: `at .. at + N` lies between data and data_end, which the kernel guarantees to be readable while
-        // the program runs; the verifier has proved the comparison. A byte array needs no alignment.
-        Some(unsafe { *(at as *const [u8; N]) })
-    }
-}
-
 /// The port as the maps know it.
 struct Port;
 
@@ -106,8 +81,9 @@ impl PortView for Port {
     }
 
     #[inline(always)]
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        OWNED_V4.get_ptr(address).is_some()
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        // SAFETY: elements are written whole, and stay readable until the program returns.
+        OWNED_V4.get_ptr(address).map_or(0, |uses| unsafe { *uses })
     }
 
     #[inline(always)]
@@ -119,7 +95,7 @@ impl PortView for Port {
 
     #[inline(always)]
     fn rules(&self, table: u8) -> Option<(&Table, &Prefixes)> {
-        Some((RULES.get(u32::from(table) - 1)?, &Prefixes))
+        Some((RULES.get(u32::from(table.checked_sub(1)?))?, &Prefixes))
     }
 
     #[inline(always)]
@@ -155,18 +131,39 @@ impl Tries for Prefixes {
     }
 }
 
+/// What is done with a frame.
+#[derive(Clone, Copy)]
+enum Action {
+    Redirect,
+    Pass,
+    Transmit,
+    Drop,
+}
+
 #[xdp]
 fn netdext(ctx: XdpContext) -> u32 {
-    let frame = Frame { start: ctx.data(), end: ctx.data_end() };
-    let Decision { action, reason } = verdict(&frame, &Port);
+    let config = Port.config();
+    let rules = by_rules(&Frame::of(&ctx), &Port, &config);
+    let Decision { action, reason } = conclude(&Frame::of(&ctx), &Port, config, &rules);
+    let (action, reason) = match action {
+        Verdict::Driver => (Action::Redirect, reason),
+        Verdict::Kernel => (Action::Pass, reason),
+        Verdict::Drop => (Action::Drop, reason),
+        Verdict::Answer(reply) => match answer(&ctx, &reply) {
+            Outcome::Answered => (Action::Transmit, reason),
+            Outcome::Limited => (Action::Drop, Counter::AnswerRateLimited),
+            Outcome::NoRoom => (Action::Redirect, reply.left_to_driver()),
+        },
+    };
     count(reason);
     if LOG_FRAMES.load() != 0 {
         log(&ctx, action, reason);
     }
     match action {
-        Verdict::Driver => to_driver(&ctx),
-        Verdict::Kernel => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Action::Redirect => to_driver(&ctx),
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Transmit => xdp_action::XDP_TX,
+        Action::Drop => xdp_action::XDP_DROP,
     }
 }
 
@@ -213,11 +210,12 @@ fn count(counter: Counter) {
 
 /// One record of aya-log for a decision, formatted in user space.
 #[inline(always)]
-fn log(ctx: &XdpContext, action: Verdict, reason: Counter) {
+fn log(ctx: &XdpContext, action: Action, reason: Counter) {
     let to = match action {
-        Verdict::Driver => "driver",
-        Verdict::Kernel => "kernel",
-        Verdict::Drop => "nobody",
+        Action::Redirect => "driver",
+        Action::Pass => "kernel",
+        Action::Transmit => "sender",
+        Action::Drop => "nobody",
     };
     let Some(name) = REASONS.get(reason as usize) else { return };
     // SAFETY: the names are ASCII.

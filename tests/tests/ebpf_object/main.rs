@@ -5,6 +5,7 @@
 
 mod attach;
 mod frames;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,10 +19,11 @@ use netdext::link::{
     program::{ProgramConfig, SteeringProgram},
     steering::ProgramCounters,
 };
+use netdext::steer::{Rule, RuleTable};
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
-    maps::{MAP_NAMES, PROGRAM},
-    rules::{Side, Table, Tries, Winners},
+    maps::{MAP_NAMES, OWNED, PROGRAM},
+    rules::Table,
     verdict,
 };
 use rustix::{
@@ -50,7 +52,10 @@ fn config() -> ProgramConfig {
         log_frames: false,
         mac: MAC,
         addresses: vec![OWNED_V4.into(), OWNED_V6.into()],
-        steer_all: false,
+        broadcasts: Vec::new(),
+        rules: Vec::new(),
+        answer: false,
+        answer_limit: None,
         queues: 2,
     }
 }
@@ -59,6 +64,19 @@ struct Host {
     config: Config,
     v4: HashSet<[u8; 4]>,
     v6: HashSet<[u8; 16]>,
+    rules: RuleTable,
+    table: Table,
+}
+
+impl Host {
+    /// The same rules as the program's, after a change of them.
+    fn set_rules(&mut self, change: impl FnOnce(&mut RuleTable)) {
+        change(&mut self.rules);
+        self.table = self.rules.compiled();
+        let steer_all = if self.rules.steers_all() { Config::STEER_ALL } else { 0 };
+        let flags = self.config.flags & !Config::STEER_ALL | steer_all;
+        self.config = Config { flags, ..self.config }.with_table(u8::from(!self.rules.is_empty()));
+    }
 }
 
 impl PortView for Host {
@@ -66,39 +84,35 @@ impl PortView for Host {
         self.config
     }
 
-    fn owns_v4(&self, address: [u8; 4]) -> bool {
-        self.v4.contains(&address)
+    fn v4(&self, address: [u8; 4]) -> u32 {
+        if self.v4.contains(&address) { OWNED } else { 0 }
     }
 
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.v6.contains(&address)
     }
 
-    type Tries = NoRules;
+    type Tries = RuleTable;
 
-    fn rules(&self, _: u8) -> Option<(&Table, &NoRules)> {
-        None
+    fn rules(&self, table: u8) -> Option<(&Table, &RuleTable)> {
+        (table != 0).then_some((&self.table, &self.rules))
     }
 
     fn hit(&self, _: u32) {}
 }
 
-/// These tests are about frames that no rule matches.
-struct NoRules;
-
-impl Tries for NoRules {
-    fn longest_v4(&self, _: Side, _: [u8; 4]) -> Option<&Winners> {
-        None
-    }
-
-    fn longest_v6(&self, _: Side, _: [u8; 16]) -> Option<&Winners> {
-        None
-    }
-}
-
 fn host(steer_all: bool) -> Host {
-    let flags = if steer_all { Config::STEER_ALL } else { 0 };
-    Host { config: Config { mac: MAC, flags }, v4: HashSet::from([OWNED_V4]), v6: HashSet::from([OWNED_V6]) }
+    let mut host = Host {
+        config: Config { mac: MAC, flags: 0 },
+        v4: HashSet::from([OWNED_V4]),
+        v6: HashSet::from([OWNED_V6]),
+        rules: RuleTable::default(),
+        table: Table::default(),
+    };
+    if steer_all {
+        host.set_rules(|rules| drop(rules.add(Rule::all())));
+    }
+    host
 }
 
 /// An AF_XDP socket that has a ring, which is all that the XSKMAP asks for; it is never bound.
@@ -203,7 +217,7 @@ fn steering_all_redirects_every_frame() {
         return;
     }
     let socket = xdp_socket();
-    let mut program = SteeringProgram::load(&ProgramConfig { steer_all: true, ..config() }).unwrap();
+    let mut program = SteeringProgram::load(&ProgramConfig { rules: vec![Rule::all()], ..config() }).unwrap();
     program.insert_socket(0, socket.as_fd()).unwrap();
     let runs = compare_with_host(&mut program, &host(true), true);
     assert_eq!(program.counters().unwrap().get(Counter::DriverSteerAll), runs as u64);

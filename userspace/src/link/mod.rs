@@ -13,6 +13,7 @@ pub mod netns;
 pub mod offload;
 pub mod program;
 mod program_error;
+mod rules;
 pub mod steering;
 
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};

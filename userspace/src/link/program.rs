@@ -5,14 +5,15 @@
 //! false, and a killed process leaves its program on the interface, where the next start finds it as a foreign one.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode, links::FdLink},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode, links::FdLink, xdp::XdpLink},
 };
 use aya_log::EbpfLogger;
 use netdext_abi::{
@@ -28,6 +29,7 @@ use super::{
     program_error::{attach_error, innermost, load_error},
     steering::{ProgramCounters, SteeringMaps},
 };
+use crate::steer::{Rule, RuleId, RuleTable};
 
 /// The built XDP object, as `cargo xtask build-ebpf` writes it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext.bpf.o");
@@ -56,8 +58,14 @@ pub struct ProgramConfig {
     pub mac: [u8; 6],
     /// The addresses that the port owns.
     pub addresses: Vec<IpAddr>,
-    /// Every frame goes to the driver, whatever it is.
-    pub steer_all: bool,
+    /// The broadcast addresses of its networks: nobody is answered there.
+    pub broadcasts: Vec<Ipv4Addr>,
+    /// The steering rules to begin with, the oldest first.
+    pub rules: Vec<Rule>,
+    /// Requests for the addresses are answered without the driver; see [`SteeringMaps::set_answer`].
+    pub answer: bool,
+    /// Answers without the driver that each source gets a second; see [`SteeringMaps::set_answer_limit`].
+    pub answer_limit: Option<NonZeroU32>,
     /// Rx queues that can have a socket.
     pub queues: u32,
 }
@@ -71,6 +79,17 @@ pub struct AttachedMode {
     pub held_by_link: bool,
     /// With [`XdpMode::Auto`] in skb mode: why native mode was refused.
     pub native_refused: Option<String>,
+}
+
+/// A steering rule as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleState {
+    /// Its number.
+    pub id: RuleId,
+    /// The rule.
+    pub rule: Rule,
+    /// Frames that it has decided about since it was added; `None` where there are more rules than counters.
+    pub hits: Option<u64>,
 }
 
 /// What a trial run over one frame gave.
@@ -93,6 +112,7 @@ pub struct SteeringProgram {
     // Before `ebpf`: off the interface first, then the program and its maps go.
     attachment: Option<Attachment>,
     maps: SteeringMaps,
+    rules: RuleTable,
     ebpf: Ebpf,
     program_id: u32,
     logs: bool,
@@ -108,7 +128,8 @@ impl SteeringProgram {
     pub fn load(config: &ProgramConfig) -> Result<Self, ProgramError> {
         let log_frames = u8::from(config.log_frames);
         // Twice as many as asked for, so that addresses can be added while running.
-        let wanted = u32::try_from(config.addresses.len().saturating_mul(2)).unwrap_or(u32::MAX);
+        let entries = config.addresses.len().saturating_add(config.broadcasts.len());
+        let wanted = u32::try_from(entries.saturating_mul(2)).unwrap_or(u32::MAX);
         let addresses = DEFAULT_ADDRESSES.max(wanted);
         let mut ebpf = EbpfLoader::new()
             .override_global(LOG_FRAMES, &log_frames, true)
@@ -118,15 +139,97 @@ impl SteeringProgram {
             .load(OBJECT)
             .map_err(load_error)?;
         let mut maps = SteeringMaps::take(&mut ebpf)?;
-        let flags = if config.steer_all { Config::STEER_ALL } else { 0 };
-        maps.set_config(Config { mac: config.mac, flags })?;
+        let answer = if config.answer { Config::ANSWER } else { 0 };
+        maps.set_config(Config { mac: config.mac, flags: answer })?;
+        maps.set_answer_limit(config.answer_limit)?;
         for address in &config.addresses {
             maps.add_address(*address)?;
+        }
+        for address in &config.broadcasts {
+            maps.set_broadcast(*address, true)?;
         }
         let xdp = xdp_mut(&mut ebpf).map_err(load_error)?;
         xdp.load().map_err(|error| load_error(error.into()))?;
         let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
-        Ok(Self { attachment: None, maps, ebpf, program_id, logs: config.log_frames })
+        let rules = RuleTable::default();
+        let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
+        for rule in &config.rules {
+            program.add_rule(*rule)?;
+        }
+        Ok(program)
+    }
+
+    /// Replaces the program by a freshly loaded one, which goes on with the same maps: rules, counters, sockets, owned
+    /// addresses. Each frame meets the one or the other. Without an attachment it is only loaded anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::NotReloadable`] for an attachment that isn't held by a link, and what [`Self::load`] returns: then
+    /// the present program stays. [`ProgramError::Reload`] when the kernel refuses the swap: then it is off.
+    pub fn reload(&mut self) -> Result<(), ProgramError> {
+        if matches!(self.attachment, Some(Attachment::Netlink { .. })) {
+            return Err(ProgramError::NotReloadable);
+        }
+        let xdp = xdp_mut(&mut self.ebpf).map_err(load_error)?;
+        // The link, not this descriptor, keeps the present program running. After a reload that failed there is none.
+        match xdp.unload() {
+            Ok(()) | Err(aya::programs::ProgramError::NotLoaded) => {}
+            Err(error) => return Err(load_error(error.into())),
+        }
+        xdp.load().map_err(|error| load_error(error.into()))?;
+        let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
+        if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
+            let held = swap(xdp, held).map_err(ProgramError::Reload)?;
+            self.attachment = Some(Attachment::Link { held, ifindex });
+        }
+        self.program_id = program_id;
+        Ok(())
+    }
+
+    /// Adds a steering rule. It counts for whole frames at once: none meets a part of the change.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Rule`] when it is there already or there is no room, [`ProgramError::Steering`] when the kernel
+    /// refuses; nothing has changed then.
+    pub fn add_rule(&mut self, rule: Rule) -> Result<RuleId, ProgramError> {
+        let (id, changes) = self.rules.add(rule)?;
+        let slot = self.rules.get(id).and_then(|(_, slot)| slot);
+        let written =
+            slot.map_or(Ok(()), |slot| self.maps.begin_hits(slot)).and_then(|()| self.maps.apply(&changes));
+        if let Err(error) = written {
+            let (_, changes) = self.rules.del(id)?;
+            if let Err(error) = self.maps.apply(&changes) {
+                tracing::warn!(%error, %rule, "a rule that could not be added may count in part");
+            }
+            return Err(error.into());
+        }
+        Ok(id)
+    }
+
+    /// Removes a steering rule and returns it. As with [`Self::add_rule`], no frame meets a part of the change.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Rule`] when there is none of this number, [`ProgramError::Steering`] when the kernel refuses; the
+    /// rule is no longer listed then, and may still count in part.
+    pub fn del_rule(&mut self, id: RuleId) -> Result<Rule, ProgramError> {
+        let (rule, changes) = self.rules.del(id)?;
+        self.maps.apply(&changes)?;
+        Ok(rule)
+    }
+
+    /// The steering rules in the order in which they are tried, with the frames that each has decided about.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn rules(&self) -> Result<Vec<RuleState>, ProgramError> {
+        let state = |(id, rule, slot): (RuleId, Rule, Option<u32>)| {
+            let hits = slot.map(|slot| self.maps.hits(slot)).transpose()?;
+            Ok(RuleState { id, rule, hits })
+        };
+        self.rules.list().into_iter().map(state).collect()
     }
 
     /// Attaches the program to an interface of the calling thread's network namespace. Blocks for a few system calls.
@@ -301,11 +404,12 @@ impl SteeringProgram {
 
 impl std::fmt::Debug for SteeringProgram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { attachment, program_id, logs, maps: _, ebpf: _ } = self;
+        let Self { attachment, program_id, logs, rules, maps: _, ebpf: _ } = self;
         f.debug_struct("SteeringProgram")
             .field("program_id", program_id)
             .field("attachment", attachment)
             .field("logs", logs)
+            .field("rules", &rules.len())
             .finish_non_exhaustive()
     }
 }
@@ -346,6 +450,12 @@ fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
     let missing = aya::programs::ProgramError::InvalidName { name: PROGRAM.into() };
     let program = ebpf.program_mut(PROGRAM).ok_or(missing)?;
     Ok(program.try_into()?)
+}
+
+/// Makes a link run the loaded program from the next frame on. If that fails, the link is gone.
+fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    let id = xdp.attach_to_link(XdpLink::try_from(held)?)?;
+    Ok(FdLink::try_from(xdp.take_link(id)?)?)
 }
 
 /// Takes a program off to make room for ours, if that is wanted and possible.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
     os::fd::{AsRawFd, BorrowedFd},
 };
 
@@ -12,10 +13,12 @@ use aya::{
 };
 use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
-    maps::{CONFIG, COUNTERS, OWNED_V4, OWNED_V6, XSKS},
+    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, XSKS},
 };
 use serde::{Serialize, Serializer};
 use thiserror::Error;
+
+use super::rules::RuleMaps;
 
 /// Why a map of the program can't be read or changed.
 #[derive(Debug, Error)]
@@ -56,16 +59,19 @@ pub enum SteeringError {
     },
 }
 
-/// Presence of the key is all that counts.
-const OWNED: u32 = 1;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The program's maps. Changes count from the next frame on.
 pub struct SteeringMaps {
     xsks: XskMap<MapData>,
     config: Array<MapData, [u8; size_of::<Config>()]>,
+    // What `config` holds, so that one flag can be changed.
+    current: Config,
+    answer_interval: Array<MapData, u64>,
     owned_v4: HashMap<MapData, [u8; 4], u32>,
     owned_v6: HashMap<MapData, [u8; 16], u32>,
     counters: PerCpuArray<MapData, u64>,
+    pub(super) rules: RuleMaps,
 }
 
 impl SteeringMaps {
@@ -74,9 +80,12 @@ impl SteeringMaps {
         Ok(Self {
             xsks: take(ebpf, XSKS)?,
             config: take(ebpf, CONFIG)?,
+            current: Config::default(),
+            answer_interval: take(ebpf, ANSWER_INTERVAL)?,
             owned_v4: take(ebpf, OWNED_V4)?,
             owned_v6: take(ebpf, OWNED_V6)?,
             counters: take(ebpf, COUNTERS)?,
+            rules: RuleMaps::take(ebpf)?,
         })
     }
 
@@ -86,13 +95,53 @@ impl SteeringMaps {
         self.xsks.len()
     }
 
-    /// Replaces MAC address and flags.
+    /// Replaces MAC address and flags, but for what belongs to the rules.
     ///
     /// # Errors
     ///
     /// [`SteeringError::Map`].
     pub fn set_config(&mut self, config: Config) -> Result<(), SteeringError> {
-        self.config.set(0, config.to_bytes(), 0).map_err(refused("writing the configuration", CONFIG))
+        let steer_all = self.current.flags & Config::STEER_ALL;
+        let flags = config.flags & !Config::STEER_ALL | steer_all;
+        self.write_config(Config { mac: config.mac, flags }.with_table(self.current.table()))
+    }
+
+    /// From now on another table of rules counts; with `steer_all` its first rule takes every frame to the driver.
+    pub(super) fn switch_table(&mut self, table: u8, steer_all: bool) -> Result<(), SteeringError> {
+        let Config { mac, flags } = self.current;
+        let flags = if steer_all { flags | Config::STEER_ALL } else { flags & !Config::STEER_ALL };
+        self.write_config(Config { mac, flags }.with_table(table))
+    }
+
+    fn write_config(&mut self, config: Config) -> Result<(), SteeringError> {
+        self.config.set(0, config.to_bytes(), 0).map_err(refused("writing the configuration", CONFIG))?;
+        self.current = config;
+        Ok(())
+    }
+
+    /// From now on requests for owned addresses are answered without the driver, or not.
+    ///
+    /// On a veth pair answers get lost unless the other end is ready for them; see
+    /// [`PeerNapi`](super::peer_napi::PeerNapi).
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_answer(&mut self, on: bool) -> Result<(), SteeringError> {
+        let Config { mac, flags } = self.current;
+        let flags = if on { flags | Config::ANSWER } else { flags & !Config::ANSWER };
+        self.set_config(Config { mac, flags })
+    }
+
+    /// From now on each source gets at most so many answers a second without the driver, and as many at once; what it asks
+    /// beyond that is dropped. `None` is no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_answer_limit(&mut self, per_second: Option<NonZeroU32>) -> Result<(), SteeringError> {
+        let interval = per_second.map_or(0, |rate| (NANOS_PER_SECOND / u64::from(rate.get())).max(1));
+        self.answer_interval.set(0, interval, 0).map_err(refused("writing the limit", ANSWER_INTERVAL))
     }
 
     /// Makes the port own an address; owning it already is fine.
@@ -104,10 +153,7 @@ impl SteeringMaps {
     pub fn add_address(&mut self, address: IpAddr) -> Result<(), SteeringError> {
         ownable(address)?;
         match address {
-            IpAddr::V4(v4) => self
-                .owned_v4
-                .insert(v4.octets(), OWNED, 0)
-                .map_err(refused("adding an owned address", OWNED_V4)),
+            IpAddr::V4(v4) => self.set_use_v4(v4, OWNED, true).map(drop),
             IpAddr::V6(v6) => self
                 .owned_v6
                 .insert(v6.octets(), OWNED, 0)
@@ -121,15 +167,41 @@ impl SteeringMaps {
     ///
     /// [`SteeringError::Map`].
     pub fn remove_address(&mut self, address: IpAddr) -> Result<bool, SteeringError> {
-        let (removed, map) = match address {
-            IpAddr::V4(v4) => (self.owned_v4.remove(&v4.octets()), OWNED_V4),
-            IpAddr::V6(v6) => (self.owned_v6.remove(&v6.octets()), OWNED_V6),
-        };
-        match removed {
-            Ok(()) => Ok(true),
-            Err(error) if is_missing(&error) => Ok(false),
-            Err(error) => Err(refused("removing an owned address", map)(error)),
+        match address {
+            IpAddr::V4(v4) => self.set_use_v4(v4, OWNED, false),
+            IpAddr::V6(v6) => match self.owned_v6.remove(&v6.octets()) {
+                Ok(()) => Ok(true),
+                Err(error) if is_missing(&error) => Ok(false),
+                Err(error) => Err(refused("removing an owned address", OWNED_V6)(error)),
+            },
         }
+    }
+
+    /// Says that an address is the broadcast address of a network of the port, or that it no longer is: requests that
+    /// claim to come from there aren't answered.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`] when the map is full.
+    pub fn set_broadcast(&mut self, address: Ipv4Addr, is: bool) -> Result<(), SteeringError> {
+        self.set_use_v4(address, BROADCAST, is).map(drop)
+    }
+
+    /// Adds or removes one use of an address. Returns whether it had it before.
+    fn set_use_v4(&mut self, address: Ipv4Addr, which: u32, on: bool) -> Result<bool, SteeringError> {
+        let key = address.octets();
+        let before = match self.owned_v4.get(&key, 0) {
+            Ok(uses) => uses,
+            Err(error) if is_missing(&error) => 0,
+            Err(error) => return Err(refused("looking an address up", OWNED_V4)(error)),
+        };
+        let after = if on { before | which } else { before & !which };
+        if after == 0 && before != 0 {
+            self.owned_v4.remove(&key).map_err(refused("removing an address", OWNED_V4))?;
+        } else if after != before {
+            self.owned_v4.insert(key, after, 0).map_err(refused("adding an address", OWNED_V4))?;
+        }
+        Ok(before & which != 0)
     }
 
     /// From now on the frames for the driver on `queue` go to this AF_XDP socket, which must be bound to that queue.
@@ -176,16 +248,19 @@ impl SteeringMaps {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, SteeringError> {
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, SteeringError> {
     let map = ebpf.take_map(name).ok_or(SteeringError::MissingMap { name })?;
     T::try_from(map).map_err(|_wrong_type| SteeringError::MissingMap { name })
 }
 
-fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
+pub(super) fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
     move |source| SteeringError::Map { operation, map, source }
 }
 
-fn is_missing(error: &MapError) -> bool {
+pub(super) fn is_missing(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,

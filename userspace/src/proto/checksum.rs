@@ -1,5 +1,8 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
+use netdext_abi::checksum::fold;
+pub use netdext_abi::checksum::updated;
+
 /// A one's complement sum of 16-bit words.
 ///
 /// Words are added in the machine's byte order, which gives the same result with its bytes swapped (RFC
@@ -42,21 +45,13 @@ impl Sum {
     /// The checksum: the complement of the sum.
     #[must_use]
     pub fn finish(self) -> u16 {
-        !u16::from_be_bytes(self.fold().to_ne_bytes())
+        !u16::from_be_bytes(fold(self.0).to_ne_bytes())
     }
 
     /// Whether the data that was added, its own checksum included, is intact.
     #[must_use]
     pub fn is_intact(self) -> bool {
-        self.fold() == u16::MAX
-    }
-
-    fn fold(self) -> u16 {
-        let mut sum = self.0;
-        while sum > u64::from(u16::MAX) {
-            sum = (sum >> 16) + (sum & 0xffff);
-        }
-        sum as u16
+        fold(self.0) == u16::MAX
     }
 }
 
@@ -64,14 +59,6 @@ impl Sum {
 #[must_use]
 pub fn checksum(data: &[u8]) -> u16 {
     Sum::ZERO.data(data).finish()
-}
-
-/// The checksum after one word of the data changed from `old` to `new` (RFC 1624, equation 3).
-#[must_use]
-pub const fn updated(checksum: u16, old: u16, new: u16) -> u16 {
-    let sum = !checksum as u32 + !old as u32 + new as u32;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 #[cfg(test)]

@@ -23,10 +23,7 @@ impl Local {
             match address {
                 IpAddr::V4(address) => {
                     local.v4.push(address.to_bits());
-                    // A network of one or two hosts has no broadcast address (RFC 3021).
-                    if prefix < 31 {
-                        local.broadcasts.push(address.to_bits() | !mask4(prefix));
-                    }
+                    local.broadcasts.extend(broadcast(address, prefix).map(Ipv4Addr::to_bits));
                 }
                 IpAddr::V6(address) => local.v6.push(address.to_bits()),
             }
@@ -92,6 +89,11 @@ impl Local {
             .max_by_key(|&&(_, prefix)| prefix)
             .map(|&(address, _)| address)
     }
+}
+
+/// The broadcast address of the network that `address` is on. A network of one or two hosts has none (RFC 3021).
+pub fn broadcast(address: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
+    (prefix < 31).then(|| Ipv4Addr::from_bits(address.to_bits() | !mask4(prefix)))
 }
 
 fn mask4(prefix: u8) -> u32 {

@@ -25,7 +25,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use local::Local;
+pub use local::{Local, broadcast};
 pub use refusal::Refusal;
 
 use std::fmt;

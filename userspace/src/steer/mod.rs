@@ -6,9 +6,9 @@
 mod prefixes;
 mod rule;
 mod table;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use rule::{Action, Match, PortRange, Prefix, Rule, RuleError, Vlan};
 pub use table::{Change, RuleId, RuleTable, TableError};

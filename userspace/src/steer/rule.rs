@@ -6,8 +6,8 @@ use netdext_abi::{
     Address,
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
     rules::{
-        ACTION_ANSWER, ACTION_DRIVER, ACTION_DROP, ACTION_KERNEL, Entry, KEY_WORDS, Key, Ports, Side, VLAN_NONE,
-        Winner,
+        ACTION_ANSWER, ACTION_DRIVER, ACTION_DROP, ACTION_KERNEL, Entry, KEY_WORDS, Key, Ports, Side,
+        VLAN_NONE, Winner,
     },
 };
 use thiserror::Error;
@@ -313,7 +313,7 @@ impl Rule {
     /// The entry of a table.
     pub(super) fn entry(&self, winner: Winner) -> Entry {
         let Match { ethertype, vlan, proto, src, dst, sport, dport } = self.matching;
-        let mut marks = if self.action == Action::Answer { Key::ANSWERABLE } else { 0 };
+        let mut marks = 0;
         if sport.or(dport).is_some() {
             marks |= Key::PORTS;
         }
@@ -329,8 +329,7 @@ impl Rule {
         let mut mask = [0; KEY_WORDS];
         let mut value = [0; KEY_WORDS];
         mask[0] = Key::first_word(all(ethertype), all(vlan), all(proto), marks);
-        value[0] =
-            Key::first_word(ethertype.unwrap_or(0), vlan.unwrap_or(0), proto.unwrap_or(0), marks);
+        value[0] = Key::first_word(ethertype.unwrap_or(0), vlan.unwrap_or(0), proto.unwrap_or(0), marks);
         for (at, prefix) in [(1, dst), (3, src)] {
             if let Some((bits, address)) = prefix.map(Prefix::words) {
                 mask[at..at + 2].copy_from_slice(&bits);
@@ -380,9 +379,8 @@ fn check_family(matching: &Match) -> Result<(), RuleError> {
         ETHERTYPE_IPV6 => Some(false),
         _ => None,
     });
-    let mut families = [stated, src.map(|prefix| prefix.is_v4()), dst.map(|prefix| prefix.is_v4())]
-        .into_iter()
-        .flatten();
+    let mut families =
+        [stated, src.map(|prefix| prefix.is_v4()), dst.map(|prefix| prefix.is_v4())].into_iter().flatten();
     let Some(v4) = families.next() else { return Ok(()) };
     if families.any(|other| other != v4) {
         return contradiction(
@@ -391,7 +389,9 @@ fn check_family(matching: &Match) -> Result<(), RuleError> {
         );
     }
     match proto {
-        Some(ICMPV6) if v4 => contradiction("icmpv6 is no protocol of IPv4", "drop:proto=icmp,dst=198.18.0.1"),
+        Some(ICMPV6) if v4 => {
+            contradiction("icmpv6 is no protocol of IPv4", "drop:proto=icmp,dst=198.18.0.1")
+        }
         Some(ICMP) if !v4 => contradiction("icmp is no protocol of IPv6", "drop:proto=icmpv6,dst=2001:2::1"),
         _ => Ok(()),
     }

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use super::{
     prefixes::{PrefixTable, Written},
-    rule::{Action, Place, Prefix, Rule},
+    rule::{Place, Prefix, Rule},
 };
 
 /// The number of a rule, given when it is added and never given again.
@@ -116,7 +116,6 @@ pub struct RuleTable {
     general: Vec<(RuleId, Entry)>,
     /// How many rules in tries have each priority.
     trie_priorities: BTreeMap<i16, usize>,
-    answering: usize,
     slots: Slots,
     next: u32,
     capacity: usize,
@@ -161,7 +160,6 @@ impl RuleTable {
             v6: [PrefixTable::new(), PrefixTable::new()],
             general: Vec::new(),
             trie_priorities: BTreeMap::new(),
-            answering: 0,
             slots: Slots::default(),
             next: 1,
             capacity,
@@ -191,7 +189,6 @@ impl RuleTable {
                 Vec::new()
             }
         };
-        self.answering += usize::from(rule.action() == Action::Answer);
         self.rules.insert(id, Stored { rule, slot });
         changes.extend(self.publish(before, rule.place() == Place::Table));
         Ok((id, changes))
@@ -220,7 +217,6 @@ impl RuleTable {
                 Vec::new()
             }
         };
-        self.answering -= usize::from(rule.action() == Action::Answer);
         self.slots.give_back(slot);
         changes.extend(self.publish(before, rule.place() == Place::Table));
         Ok((rule, changes))
@@ -230,7 +226,8 @@ impl RuleTable {
     #[must_use]
     pub fn list(&self) -> Vec<(RuleId, Rule, Option<u32>)> {
         let slot = |slot| (slot != NO_SLOT).then_some(slot);
-        let mut list: Vec<_> = self.rules.iter().map(|(id, stored)| (*id, stored.rule, slot(stored.slot))).collect();
+        let mut list: Vec<_> =
+            self.rules.iter().map(|(id, stored)| (*id, stored.rule, slot(stored.slot))).collect();
         list.sort_by_key(|(id, rule, _)| std::cmp::Reverse(rule.rank(id.0)));
         list
     }
@@ -270,7 +267,9 @@ impl RuleTable {
         let first = self.general.first().and_then(|(id, _)| self.rules.get(id));
         let highest = self.trie_priorities.last_key_value().map(|(priority, _)| *priority);
         // A rule in a trie of the same priority may have the longer prefix.
-        first.is_some_and(|first| first.rule.is_all() && highest.is_none_or(|trie| trie < first.rule.priority()))
+        first.is_some_and(|first| {
+            first.rule.is_all() && highest.is_none_or(|trie| trie < first.rule.priority())
+        })
     }
 
     fn summary(&self) -> Summary {
@@ -280,8 +279,7 @@ impl RuleTable {
         let flags = flag(destination_v4.len() > 0, Table::DESTINATION_V4)
             | flag(source_v4.len() > 0, Table::SOURCE_V4)
             | flag(destination_v6.len() > 0, Table::DESTINATION_V6)
-            | flag(source_v6.len() > 0, Table::SOURCE_V6)
-            | flag(self.answering > 0, Table::ANSWERS);
+            | flag(source_v6.len() > 0, Table::SOURCE_V6);
         Summary { flags, steer_all: self.steers_all(), any: !self.is_empty() }
     }
 
@@ -334,7 +332,12 @@ impl RuleTable {
         }
     }
 
-    fn change_trie(&mut self, side: Side, prefix: Prefix, change: impl Fn(TrieChange<'_>) -> Vec<Change>) -> Vec<Change> {
+    fn change_trie(
+        &mut self,
+        side: Side,
+        prefix: Prefix,
+        change: impl Fn(TrieChange<'_>) -> Vec<Change>,
+    ) -> Vec<Change> {
         let len = prefix.len();
         match prefix.address() {
             IpAddr::V4(v4) => {

@@ -140,9 +140,7 @@ fn words(rest: &str) -> Vec<&str> {
     for mut word in rest.split(|c: char| c == ',' || c.is_whitespace()) {
         let before_key = |word: &str| {
             let colons = word.match_indices(':').map(|(at, _)| at);
-            let key = |at: &usize| {
-                word[at + 1..].split_once('=').is_some_and(|(key, _)| KEYS.contains(&key))
-            };
+            let key = |at: &usize| word[at + 1..].split_once('=').is_some_and(|(key, _)| KEYS.contains(&key));
             colons.into_iter().find(key)
         };
         while let Some(at) = before_key(word) {

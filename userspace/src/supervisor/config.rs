@@ -1,6 +1,7 @@
 //! What to run, and what is refused before anything is touched.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use rustix::thread::sched_getaffinity;
@@ -11,6 +12,8 @@ use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
+use crate::proto::broadcast;
+use crate::steer::Rule;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
 const LINK_HEADER_MAX: usize = 14 + 2 * 4;
@@ -37,8 +40,12 @@ pub struct RunConfig {
     pub wait: WaitStrategy,
     /// The queues to serve.
     pub queues: QueueSelection,
-    /// Every frame goes to the driver.
-    pub steer_all: bool,
+    /// Steering rules, the oldest first.
+    pub rules: Vec<Rule>,
+    /// Requests for the addresses are answered by the XDP program while the driver is enabled.
+    pub answer: bool,
+    /// Answers of the XDP program that each source gets a second.
+    pub answer_limit: Option<NonZeroU32>,
     /// Do so even on the interface of the default route.
     pub cut_off: bool,
     /// Take another XDP program off the interface.
@@ -49,6 +56,17 @@ pub struct RunConfig {
     pub rings: RingSizes,
     /// Makes the driver.
     pub driver: Arc<dyn DriverFactory>,
+}
+
+impl RunConfig {
+    /// The broadcast addresses of the driver's networks.
+    pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
+        let broadcast = |&(address, prefix)| match address {
+            IpAddr::V4(address) => broadcast(address, prefix),
+            IpAddr::V6(_) => None,
+        };
+        self.addresses.iter().filter_map(broadcast).collect()
+    }
 }
 
 /// Why a driver could not be started. Nothing is left behind then.
@@ -89,9 +107,11 @@ pub enum StartError {
     },
     /// Steering everything would cut the host off.
     #[error(
-        "{iface} carries the default route: --steer all would cut this host off; add --yes if that is meant"
+        "{iface} carries the default route: the rule `{rule}` would cut this host off; add --yes if that is meant"
     )]
     DefaultRoute {
+        /// The rule.
+        rule: Box<Rule>,
         /// The interface.
         iface: String,
     },
@@ -134,8 +154,12 @@ pub(super) fn check(config: &RunConfig, device: &Device) -> Result<u32, StartErr
             return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
         }
     };
-    if config.steer_all && device.is_default_route && !config.cut_off {
-        return Err(StartError::DefaultRoute { iface: device.name.clone() });
+    let everything = config.rules.iter().find(|rule| rule.takes_everything());
+    if let Some(rule) = everything
+        && device.is_default_route
+        && !config.cut_off
+    {
+        return Err(StartError::DefaultRoute { iface: device.name.clone(), rule: Box::new(*rule) });
     }
     Ok(queues)
 }

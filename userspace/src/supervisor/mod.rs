@@ -9,8 +9,8 @@
 //! closed, frames counted. So no frame is redirected to a socket that is going away.
 
 mod config;
-pub mod spec;
 mod report;
+pub mod spec;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -73,7 +73,11 @@ impl Supervisor {
             log_frames: config.log_frames,
             mac: device.mac,
             addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
-            steer_all: config.steer_all,
+            broadcasts: config.broadcasts(),
+            rules: config.rules.clone(),
+            // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
+            answer: false,
+            answer_limit: config.answer_limit,
             queues,
         })?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;

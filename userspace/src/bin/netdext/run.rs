@@ -1,6 +1,7 @@
 //! `netdext run`: a driver on an interface, in the foreground.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use netdext::link::program::XdpMode;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::port::RingSizes;
 use netdext::privilege;
+use netdext::steer::Rule;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, RunReport, Supervisor};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -42,9 +44,18 @@ pub struct Args {
     /// with the kernel [default: all]
     #[arg(long, value_name = "N|all", value_parser = queues)]
     queues: Option<QueueSelection>,
-    /// Which frames go to the driver besides those for its addresses: `all` means every frame
-    #[arg(long, value_enum, value_name = "RULE")]
-    steer: Option<Steer>,
+    /// A steering rule: driver, answer, kernel or drop, and which frames, as in drop:proto=udp,dport=53; or all
+    /// for every frame to the driver. Can be repeated; see docs/steering.md
+    #[arg(long, value_name = "RULE")]
+    steer: Vec<Rule>,
+    /// Answer ARP, neighbour solicitations and echo requests for the addresses inside the XDP program. What it
+    /// can't answer still goes to the driver
+    #[arg(long)]
+    answer: bool,
+    /// How many answers of the XDP program each source gets, and as many at once; what it asks beyond that is
+    /// dropped. For example 1000/s [default: no limit]
+    #[arg(long, value_name = "N/s", value_parser = units::whole_rate, requires = "answer")]
+    answer_limit: Option<NonZeroU32>,
     /// From enabling the interface to the first echo requests
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
     first: Duration,
@@ -79,7 +90,7 @@ pub struct Args {
     /// Log every steering decision of the XDP program
     #[arg(long)]
     pub log_frames: bool,
-    /// Steer everything to the driver even on the interface of the default route
+    /// Steer even what cuts the host off, on the interface of the default route
     #[arg(long)]
     yes: bool,
     /// Print what is ready, and the summary, as one JSON object a line
@@ -101,12 +112,6 @@ enum Mode {
     Native,
     /// In the kernel's stack
     Skb,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Steer {
-    /// Every frame
-    All,
 }
 
 fn queues(text: &str) -> Result<QueueSelection, String> {
@@ -198,7 +203,9 @@ async fn foreground(
         },
         wait: args.wait.parse::<WaitStrategy>()?,
         queues: args.queues.unwrap_or(QueueSelection::All),
-        steer_all: matches!(args.steer, Some(Steer::All)),
+        rules: args.steer.clone(),
+        answer: args.answer,
+        answer_limit: args.answer_limit,
         cut_off: args.yes,
         replace: args.replace,
         log_frames: args.log_frames,

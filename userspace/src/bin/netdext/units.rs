@@ -1,6 +1,7 @@
 //! Values with units on the command line. Each error shows an example.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 /// The shortest interval of a timer.
@@ -28,6 +29,13 @@ pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.strip_suffix("/s").and_then(|number| number.parse::<f64>().ok());
     rate.filter(|rate| rate.is_finite() && *rate > 0.0 && *rate <= 10e6)
         .ok_or_else(|| "not a rate up to 10000000/s; for example 10000/s".to_owned())
+}
+
+/// A whole number of events per second, such as `1000/s`.
+pub fn whole_rate(text: &str) -> Result<NonZeroU32, String> {
+    let rate = text.strip_suffix("/s").and_then(|number| number.parse::<NonZeroU32>().ok());
+    rate.filter(|rate| rate.get() <= 10_000_000)
+        .ok_or_else(|| "not a whole rate from 1/s to 10000000/s; for example 1000/s".to_owned())
 }
 
 /// An address with the length of its prefix, such as `198.18.0.1/24`.
@@ -79,6 +87,14 @@ mod tests {
         assert_eq!(rate("0.5/s"), Ok(0.5));
         for bad in ["", "10000", "0/s", "-1/s", "x/s", "inf/s", "NaN/s", "1e9/s", "1/m"] {
             assert!(rate(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn whole_rates_are_per_second() {
+        assert_eq!(whole_rate("1000/s").map(NonZeroU32::get), Ok(1_000));
+        for bad in ["", "1000", "0/s", "-1/s", "0.5/s", "10000001/s", "1/m"] {
+            assert!(whole_rate(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
         }
     }
 
