@@ -133,7 +133,9 @@ fn ten_thousand_rules_come_and_go_and_no_frame_is_lost_or_misrouted() {
                 3 => format!("answer:dst=10.0.0.0/8,priority={}", 1 + number / 8),
                 4 => format!("answer:src=198.18.{high}.{low}"),
                 5 => format!("drop:dst=10.0.0.1,priority={}", number / 8),
-                6 if number % 200 == 6 => format!("drop:proto=udp,dport=53,dst=10.0.0.0/16,priority={number}"),
+                6 if number % 200 == 6 => {
+                    format!("drop:proto=udp,dport=53,dst=10.0.0.0/16,priority={number}")
+                }
                 _ => format!("drop:dst=10.3.{high}.{low}"),
             };
             match program.add_rule(rule(&text)) {
@@ -157,7 +159,8 @@ fn ten_thousand_rules_come_and_go_and_no_frame_is_lost_or_misrouted() {
 fn a_rule_that_takes_the_place_of_another_leaves_no_gap_wherever_the_two_lie() {
     require!("sysctl", "ethtool");
     // In a trie of destinations, of sources, and in the table.
-    let same = ["driver:dst=10.1.0.0/16", "driver:src=198.18.0.2,dst=10.1.0.0/16", "driver:proto=udp,dst=10.1.0.1"];
+    let same =
+        ["driver:dst=10.1.0.0/16", "driver:src=198.18.0.2,dst=10.1.0.0/16", "driver:proto=udp,dst=10.1.0.1"];
     let flow = under_traffic("rules take each other's place", |program| {
         let standing = program.rules().expect("the rules can be read");
         let mut last = standing.iter().find(|state| state.rule == rule(same[0])).expect("it is there").id;

@@ -202,6 +202,34 @@ impl Key {
         key
     }
 
+    /// Whether a mark is set.
+    #[inline(always)]
+    const fn is(&self, mark: u16) -> bool {
+        self.words[0] & Self::first_word(0, 0, 0, mark) != 0
+    }
+
+    #[inline(always)]
+    const fn address(&self, side: Side) -> [u64; 2] {
+        match side {
+            Side::Destination => [self.words[1], self.words[2]],
+            Side::Source => [self.words[3], self.words[4]],
+        }
+    }
+
+    #[inline(always)]
+    const fn v4(&self, side: Side) -> [u8; 4] {
+        let [a, b, c, d, ..] = self.address(side)[0].to_ne_bytes();
+        [a, b, c, d]
+    }
+
+    #[inline(always)]
+    const fn v6(&self, side: Side) -> [u8; 16] {
+        let [first, second] = self.address(side);
+        let [a, b, c, d, e, f, g, h] = first.to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = second.to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
     /// The same, and the verifier knows nothing of it.
     #[inline(always)]
     fn blurred<R: Reader + ?Sized>(self, frame: &R, noise: u64) -> Self {
@@ -360,19 +388,20 @@ pub fn decide<R: Reader + ?Sized, T: Tries + ?Sized>(frame: &R, table: &Table, t
         Ok(link) => parse_behind(frame, link),
         Err(malformed) => Err(*malformed),
     };
-    let mut found = Winners::NONE;
-    // Destination before source: see the module.
-    if let Ok(parsed) = &parsed {
-        let destination = prefixes(table, tries, Side::Destination, parsed.destination, parsed);
-        found = found.or(destination).or(prefixes(table, tries, Side::Source, parsed.source, parsed));
-    }
     // The verifier follows every way of reading a frame. From here on they all look alike to it, or it would follow each
-    // through the whole table.
+    // through the tries and the whole table.
     let noise = table.entries[0].rule.rank;
     let key = Key::of(frame, &link, &parsed).blurred(frame, noise);
+    // Destination before source: see the module.
+    let found =
+        prefixes(table, tries, Side::Destination, &key).or(prefixes(table, tries, Side::Source, &key));
     let any = blurred(frame, found.any, noise);
     let unanswering = blurred(frame, found.unanswering, noise);
-    scan(table, &key, Winners { any, unanswering })
+    let found = scan(table, &key, Winners { any, unanswering });
+    // Nor is it to be remembered which entry was the last.
+    let any = blurred(frame, found.any, noise);
+    let unanswering = blurred(frame, found.unanswering, noise);
+    Winners { any, unanswering }
 }
 
 #[inline(always)]
@@ -381,20 +410,15 @@ fn blurred<R: Reader + ?Sized>(frame: &R, rule: Winner, noise: u64) -> Winner {
     Winner { rank: frame.blurred(rule.rank, noise), slot: rest as u32, action: (rest >> 32) as u32 }
 }
 
-/// The winners of one trie. ARP has no prefixes, though its target counts as the destination elsewhere.
+/// The winners of one trie.
 #[inline(always)]
-fn prefixes<T: Tries + ?Sized>(
-    table: &Table,
-    tries: &T,
-    side: Side,
-    address: Address,
-    parsed: &Parsed,
-) -> Winners {
-    let found = match address {
-        _ if matches!(parsed.source, Address::None) => None,
-        Address::V4(v4) if table.has(v4_flag(side)) => tries.longest_v4(side, v4),
-        Address::V6(v6) if table.has(v6_flag(side)) => tries.longest_v6(side, v6),
-        _ => None,
+fn prefixes<T: Tries + ?Sized>(table: &Table, tries: &T, side: Side, key: &Key) -> Winners {
+    let found = if table.has(v4_flag(side)) && key.is(Key::V4) {
+        tries.longest_v4(side, key.v4(side))
+    } else if table.has(v6_flag(side)) && key.is(Key::V6) {
+        tries.longest_v6(side, key.v6(side))
+    } else {
+        None
     };
     found.copied().unwrap_or(Winners::NONE)
 }

@@ -137,6 +137,8 @@ fn matches(rest: &str) -> Result<(Match, i16), RuleError> {
 /// The words between separators. A colon is one only before a key, because IPv6 addresses have colons of their own.
 fn words(rest: &str) -> Vec<&str> {
     let mut words = Vec::new();
+    // The one that ends the action.
+    let rest = rest.strip_prefix(':').unwrap_or(rest);
     for mut word in rest.split(|c: char| c == ',' || c.is_whitespace()) {
         let before_key = |word: &str| {
             let colons = word.match_indices(':').map(|(at, _)| at);
