@@ -107,6 +107,17 @@ impl Winners {
         Self { any: self.any.or(other.any), unanswering: self.unanswering.or(other.unanswering) }
     }
 
+    /// The same, and the verifier knows nothing of them.
+    #[inline(always)]
+    #[must_use]
+    pub fn blurred<R: Reader + ?Sized>(self, frame: &R, noise: u64) -> Self {
+        let blurred = |rule: Winner| {
+            let rest = frame.blurred(rule.slot as u64 | (rule.action as u64) << 32, noise);
+            Winner { rank: frame.blurred(rule.rank, noise), slot: rest as u32, action: (rest >> 32) as u32 }
+        };
+        Self { any: blurred(self.any), unanswering: blurred(self.unanswering) }
+    }
+
     /// The bytes of a trie's value.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; size_of::<Self>()] {
@@ -395,19 +406,9 @@ pub fn decide<R: Reader + ?Sized, T: Tries + ?Sized>(frame: &R, table: &Table, t
     // Destination before source: see the module.
     let found =
         prefixes(table, tries, Side::Destination, &key).or(prefixes(table, tries, Side::Source, &key));
-    let any = blurred(frame, found.any, noise);
-    let unanswering = blurred(frame, found.unanswering, noise);
-    let found = scan(table, &key, Winners { any, unanswering });
+    let found = scan(table, &key, found.blurred(frame, noise));
     // Nor is it to be remembered which entry was the last.
-    let any = blurred(frame, found.any, noise);
-    let unanswering = blurred(frame, found.unanswering, noise);
-    Winners { any, unanswering }
-}
-
-#[inline(always)]
-fn blurred<R: Reader + ?Sized>(frame: &R, rule: Winner, noise: u64) -> Winner {
-    let rest = frame.blurred(rule.slot as u64 | (rule.action as u64) << 32, noise);
-    Winner { rank: frame.blurred(rule.rank, noise), slot: rest as u32, action: (rest >> 32) as u32 }
+    found.blurred(frame, noise)
 }
 
 /// The winners of one trie.

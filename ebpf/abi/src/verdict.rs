@@ -92,41 +92,31 @@ pub fn conclude<R: Reader + ?Sized, P: PortView + ?Sized>(
     mut config: Config,
     rules: &Winners,
 ) -> Decision {
+    // The verifier is to follow the rest once, wherever a frame comes from.
+    let [a, b, c, d, e, f] = config.mac;
+    let rules = rules.blurred(frame, u64::from_ne_bytes([a, b, c, d, e, f, a, b]));
     let rule = rules.unanswering;
-    if config.steers_all() {
-        return steer_all(frame, port, &config, rule.slot);
-    }
-    let may_answer = rules.any.action == ACTION_ANSWER;
-    if rule.is_some() && !may_answer {
-        return by_rule(port, &rule);
-    }
+    let steer_all = config.steers_all();
+    let may_answer = !steer_all && rules.any.action == ACTION_ANSWER;
     if may_answer {
         config.flags |= Config::ANSWER;
     }
-    let decision = judge(frame, port, &config);
-    if may_answer && matches!(decision.action, Verdict::Answer(_)) {
-        port.hit(rules.any.slot);
-    } else if rule.is_some() {
-        return by_rule(port, &rule);
+    let ruled = steer_all || rule.is_some();
+    if !ruled || config.answers() && (steer_all || may_answer) {
+        let decision = judge(frame, port, &config);
+        let answered = matches!(decision.action, Verdict::Answer(_));
+        if answered && may_answer {
+            port.hit(rules.any.slot);
+        }
+        if answered || !ruled {
+            return decision;
+        }
     }
-    decision
-}
-
-/// Everything is the driver's, but what [`Config::ANSWER`] answers.
-#[inline(always)]
-fn steer_all<R: Reader + ?Sized, P: PortView + ?Sized>(
-    frame: &R,
-    port: &P,
-    config: &Config,
-    slot: u32,
-) -> Decision {
-    if config.answers()
-        && let decision @ Decision { action: Verdict::Answer(_), .. } = judge(frame, port, config)
-    {
-        return decision;
+    if steer_all {
+        port.hit(rule.slot);
+        return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
     }
-    port.hit(slot);
-    Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll }
+    by_rule(port, &rule)
 }
 
 #[inline(always)]
