@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use netdext_abi::maps::{LOG_FRAMES, MAP_NAMES, PROGRAM};
+use netdext_abi::maps::{LOG_FRAMES, MAP_NAMES, PROGRAM_NAMES};
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind,
     read::elf::{ElfFile64, ElfSymbol64},
@@ -69,7 +69,9 @@ fn check_names(object: &[u8]) -> Result<()> {
         );
         Ok(())
     };
-    expect(PROGRAM, "xdp")?;
+    for program in PROGRAM_NAMES {
+        expect(program, "xdp")?;
+    }
     expect(LOG_FRAMES, ".rodata")?;
     for map in MAP_NAMES.into_iter().chain([LOG_MAP]) {
         expect(map, "maps")?;
@@ -79,7 +81,10 @@ fn check_names(object: &[u8]) -> Result<()> {
     ensure!(maps == MAP_NAMES.len() + 1, "the object has {maps} maps, not {}", MAP_NAMES.len() + 1);
     let programs =
         elf.symbols().filter(|symbol| in_section(symbol, "xdp") && symbol.kind() == SymbolKind::Text);
-    ensure!(programs.count() == 1, "the object has more than the one XDP program");
+    ensure!(
+        programs.count() == PROGRAM_NAMES.len(),
+        "the object has other XDP programs than {PROGRAM_NAMES:?}"
+    );
     let licence = elf.section_by_name("license").context("the object has no licence")?;
     ensure!(licence.data()? == LICENCE, "the licence of the object isn't \"Dual MIT/GPL\"");
     Ok(())

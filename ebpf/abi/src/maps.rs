@@ -2,8 +2,16 @@
 //!
 //! Values cross between the kernel and user space as bytes: `repr(C)`, integers only, no padding.
 
-/// The XDP program's name in the object.
+/// The name, in the object, of the XDP program that is attached: steering rules.
 pub const PROGRAM: &str = "netdext";
+/// The name of the XDP program that it calls for a frame that no rule decides about: default policy and answering.
+pub const POLICY_PROGRAM: &str = "netdext_policy";
+/// Both; one program of both is more than the kernel's verifier is willing to follow.
+pub const PROGRAM_NAMES: [&str; 2] = [PROGRAM, POLICY_PROGRAM];
+/// Program array of one: [`POLICY_PROGRAM`].
+pub const POLICY: &str = "POLICY";
+/// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the one program tells the other.
+pub const UNDECIDED: &str = "UNDECIDED";
 /// XSKMAP: rx queue -> AF_XDP socket.
 pub const XSKS: &str = "XSKS";
 /// Array of one [`Config`].
@@ -34,7 +42,9 @@ pub const ANSWER_SOURCES: &str = "ANSWER_SOURCES";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 13] = [
+pub const MAP_NAMES: [&str; 15] = [
+    POLICY,
+    UNDECIDED,
     XSKS,
     CONFIG,
     OWNED_V4,

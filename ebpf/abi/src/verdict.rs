@@ -65,63 +65,89 @@ pub trait PortView {
 /// Judges one frame.
 #[inline(always)]
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
-    let config = port.config();
-    conclude(frame, port, config, &by_rules(frame, port, &config))
+    match by_rules(frame, port) {
+        First::Decided(decision) => decision,
+        First::Undecided(undecided) => undecided.judge(frame, port),
+    }
 }
 
-/// The rules that match a frame: the first of all, and the first that doesn't answer. Nothing is read of the frame when
-/// there are no rules, or when everything is the driver's.
+/// What the rules alone say of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// A rule has decided.
+    Decided(Decision),
+    /// The default policy has to be asked.
+    Undecided(Undecided),
+}
+
+/// A frame that no rule has decided about yet. In the kernel it is what the first program tells the second, so that both
+/// go by the same configuration and rules.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The configuration; [`Config::ANSWER`] is set where a rule says so.
+    config: Config,
+    /// The rule that asks to answer the frame.
+    answering: Winner,
+    /// The rule that decides if the frame isn't answered. Without one the default policy does.
+    otherwise: Winner,
+}
+
+/// Lets the rules judge a frame. Nothing is read of it when there are none, or when everything is the driver's.
 #[inline(always)]
-pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P, config: &Config) -> Winners {
-    let Some((table, tries)) = port.rules(config.table()) else { return Winners::NONE };
+pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> First {
+    let mut config = port.config();
+    let Some((table, tries)) = port.rules(config.table()) else {
+        return First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE });
+    };
     if config.steers_all() {
-        let first = table.entries[0].rule;
-        return Winners { any: first, unanswering: first };
+        let undecided = Undecided { config, answering: Winner::NONE, otherwise: table.entries[0].rule };
+        return if config.answers() {
+            First::Undecided(undecided)
+        } else {
+            First::Decided(by_rule(port, &config, &undecided.otherwise))
+        };
     }
-    decide(frame, table, tries)
+    let Winners { any, unanswering } = decide(frame, table, tries);
+    if any.action == ACTION_ANSWER {
+        config.flags |= Config::ANSWER;
+        return First::Undecided(Undecided { config, answering: any, otherwise: unanswering });
+    }
+    if unanswering.is_some() {
+        return First::Decided(by_rule(port, &config, &unanswering));
+    }
+    First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
 }
 
-/// The verdict on a frame that these rules match. Without rules: at most one look at the owned addresses, and none when
-/// the kind or the MAC address rules it out; one more, at the source, for a request that is answered.
-///
-/// It begins anew with the frame, so that the verifier need not carry what it learnt of it through the rules.
-#[inline(always)]
-pub fn conclude<R: Reader + ?Sized, P: PortView + ?Sized>(
-    frame: &R,
-    port: &P,
-    mut config: Config,
-    rules: &Winners,
-) -> Decision {
-    // The verifier is to follow the rest once, wherever a frame comes from.
-    let [a, b, c, d, e, f] = config.mac;
-    let rules = rules.blurred(frame, u64::from_ne_bytes([a, b, c, d, e, f, a, b]));
-    let rule = rules.unanswering;
-    let steer_all = config.steers_all();
-    let may_answer = !steer_all && rules.any.action == ACTION_ANSWER;
-    if may_answer {
-        config.flags |= Config::ANSWER;
-    }
-    let ruled = steer_all || rule.is_some();
-    if !ruled || config.answers() && (steer_all || may_answer) {
-        let decision = judge(frame, port, &config);
-        let answered = matches!(decision.action, Verdict::Answer(_));
-        if answered && may_answer {
-            port.hit(rules.any.slot);
-        }
-        if answered || !ruled {
+impl Undecided {
+    /// The verdict. Without rules: at most one look at the owned addresses, and none when the kind or the MAC address
+    /// rules it out; one more, at the source, for a request that is answered.
+    #[inline(always)]
+    pub fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Decision {
+        let decision = judge(frame, port, &self.config);
+        if matches!(decision.action, Verdict::Answer(_)) {
+            port.hit(self.answering.slot);
             return decision;
         }
+        if self.otherwise.is_some() { by_rule(port, &self.config, &self.otherwise) } else { decision }
     }
-    if steer_all {
-        port.hit(rule.slot);
-        return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
+
+    /// The verdict where the default policy can't be asked: a rule's, or the frame is the kernel's.
+    #[inline(always)]
+    pub fn unjudged<P: PortView + ?Sized>(&self, port: &P) -> Decision {
+        if self.otherwise.is_some() {
+            return by_rule(port, &self.config, &self.otherwise);
+        }
+        Decision { action: Verdict::Kernel, reason: Counter::KernelNoPolicy }
     }
-    by_rule(port, &rule)
 }
 
 #[inline(always)]
-fn by_rule<P: PortView + ?Sized>(port: &P, rule: &Winner) -> Decision {
+fn by_rule<P: PortView + ?Sized>(port: &P, config: &Config, rule: &Winner) -> Decision {
     port.hit(rule.slot);
+    if config.steers_all() {
+        return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
+    }
     match rule.action {
         ACTION_DRIVER => Decision { action: Verdict::Driver, reason: Counter::RuleDriver },
         ACTION_DROP => Decision { action: Verdict::Drop, reason: Counter::RuleDrop },
@@ -241,3 +267,5 @@ impl Malformed {
         }
     }
 }
+
+const _: () = assert!(size_of::<Undecided>() == 40);

@@ -3,6 +3,7 @@
 //! Frames go through `BPF_PROG_TEST_RUN`, so no device and no traffic is involved; attaching is tried in a network
 //! namespace of its own. Root is needed.
 
+mod answers;
 mod attach;
 mod frames;
 mod rules;
@@ -22,7 +23,7 @@ use netdext::link::{
 use netdext::steer::{Rule, RuleTable};
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
-    maps::{MAP_NAMES, OWNED, PROGRAM},
+    maps::{MAP_NAMES, OWNED, PROGRAM_NAMES},
     rules::Table,
     verdict,
 };
@@ -175,7 +176,7 @@ fn the_object_has_the_maps_and_the_program_that_user_space_names() {
     for map in MAP_NAMES {
         assert!(object.maps.contains(map), "no map {map}");
     }
-    assert_eq!(object.programs, HashSet::from([PROGRAM.to_owned()]));
+    assert_eq!(object.programs, HashSet::from(PROGRAM_NAMES.map(ToOwned::to_owned)));
 }
 
 struct Names {

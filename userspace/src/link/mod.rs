@@ -11,6 +11,7 @@ pub mod lab;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+pub mod peer_napi;
 pub mod program;
 mod program_error;
 mod rules;

@@ -18,7 +18,7 @@ use aya::{
 use aya_log::EbpfLogger;
 use netdext_abi::{
     Config, RX_META_LEN,
-    maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, PROGRAM, XSKS},
+    maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, POLICY_PROGRAM, PROGRAM, XSKS},
 };
 use rustix::io::Errno;
 use serde::Serialize;
@@ -148,9 +148,7 @@ impl SteeringProgram {
         for address in &config.broadcasts {
             maps.set_broadcast(*address, true)?;
         }
-        let xdp = xdp_mut(&mut ebpf).map_err(load_error)?;
-        xdp.load().map_err(|error| load_error(error.into()))?;
-        let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
+        let program_id = load_pair(&mut ebpf, &mut maps)?;
         let rules = RuleTable::default();
         let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
         for rule in &config.rules {
@@ -170,14 +168,16 @@ impl SteeringProgram {
         if matches!(self.attachment, Some(Attachment::Netlink { .. })) {
             return Err(ProgramError::NotReloadable);
         }
-        let xdp = xdp_mut(&mut self.ebpf).map_err(load_error)?;
-        // The link, not this descriptor, keeps the present program running. After a reload that failed there is none.
-        match xdp.unload() {
-            Ok(()) | Err(aya::programs::ProgramError::NotLoaded) => {}
-            Err(error) => return Err(load_error(error.into())),
+        for name in [POLICY_PROGRAM, PROGRAM] {
+            // Link and program array, not these descriptors, keep the present programs running. After a reload that
+            // failed there are none.
+            match xdp_mut(&mut self.ebpf, name).map_err(load_error)?.unload() {
+                Ok(()) | Err(aya::programs::ProgramError::NotLoaded) => {}
+                Err(error) => return Err(load_error(error.into())),
+            }
         }
-        xdp.load().map_err(|error| load_error(error.into()))?;
-        let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
+        let program_id = load_pair(&mut self.ebpf, &mut self.maps)?;
+        let xdp = xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?;
         if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
             let held = swap(xdp, held).map_err(ProgramError::Reload)?;
             self.attachment = Some(Attachment::Link { held, ifindex });
@@ -278,7 +278,7 @@ impl SteeringProgram {
             XdpHook::Skb => AyaMode::Skb,
             XdpHook::Hardware => AyaMode::Hardware,
         };
-        let attached = xdp_mut(&mut self.ebpf).and_then(|xdp| {
+        let attached = xdp_mut(&mut self.ebpf, PROGRAM).and_then(|xdp| {
             let id = xdp.attach_to_if_index(ifindex, aya_mode)?;
             Ok(xdp.take_link(id)?)
         });
@@ -394,7 +394,7 @@ impl SteeringProgram {
         let mut output = vec![0; frame.len() + RX_META_LEN];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
-        let outcome = xdp_mut(&mut self.ebpf)
+        let outcome = xdp_mut(&mut self.ebpf, PROGRAM)
             .and_then(|xdp| Ok(xdp.test_run(options)?))
             .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
         output.truncate(outcome.data_size_out as usize);
@@ -446,10 +446,21 @@ impl std::fmt::Debug for FrameLog {
     }
 }
 
-fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
-    let missing = aya::programs::ProgramError::InvalidName { name: PROGRAM.into() };
-    let program = ebpf.program_mut(PROGRAM).ok_or(missing)?;
+fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
+    let missing = aya::programs::ProgramError::InvalidName { name: name.into() };
+    let program = ebpf.program_mut(name).ok_or(missing)?;
     Ok(program.try_into()?)
+}
+
+/// Loads both programs and returns the number of the one to attach. The other is called from now on: by this one, and by
+/// one loaded before, which goes on with the same maps.
+fn load_pair(ebpf: &mut Ebpf, maps: &mut SteeringMaps) -> Result<u32, ProgramError> {
+    let loaded = |error: aya::programs::ProgramError| load_error(error.into());
+    for name in [POLICY_PROGRAM, PROGRAM] {
+        xdp_mut(ebpf, name).map_err(load_error)?.load().map_err(loaded)?;
+    }
+    maps.set_policy(xdp_mut(ebpf, POLICY_PROGRAM).map_err(load_error)?.fd().map_err(loaded)?)?;
+    Ok(xdp_mut(ebpf, PROGRAM).map_err(load_error)?.info().map_err(loaded)?.id())
 }
 
 /// Makes a link run the loaded program from the next frame on. If that fails, the link is gone.

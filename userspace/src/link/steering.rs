@@ -9,11 +9,12 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap},
+    programs::ProgramFd,
 };
 use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
-    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, XSKS},
+    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, POLICY, XSKS},
 };
 use serde::{Serialize, Serializer};
 use thiserror::Error;
@@ -63,6 +64,8 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The program's maps. Changes count from the next frame on.
 pub struct SteeringMaps {
+    // The kernel empties it when its last descriptor is closed.
+    policy: ProgramArray<MapData>,
     xsks: XskMap<MapData>,
     config: Array<MapData, [u8; size_of::<Config>()]>,
     // What `config` holds, so that one flag can be changed.
@@ -78,6 +81,7 @@ impl SteeringMaps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
+            policy: take(ebpf, POLICY)?,
             xsks: take(ebpf, XSKS)?,
             config: take(ebpf, CONFIG)?,
             current: Config::default(),
@@ -93,6 +97,11 @@ impl SteeringMaps {
     #[must_use]
     pub fn queues(&self) -> u32 {
         self.xsks.len()
+    }
+
+    /// From the next frame on this program applies the default policy.
+    pub(super) fn set_policy(&mut self, program: &ProgramFd) -> Result<(), SteeringError> {
+        self.policy.set(0, program, 0).map_err(refused("inserting the second program", POLICY))
     }
 
     /// Replaces MAC address and flags, but for what belongs to the rules.
@@ -320,6 +329,14 @@ impl ProgramCounters {
     pub fn redirected(&self) -> u64 {
         let meant: u64 = Counter::TO_DRIVER.iter().map(|counter| self.get(*counter)).sum();
         meant.saturating_sub(self.get(Counter::NoSocket))
+    }
+
+    /// By name: frames answered without the driver, and those dropped because their source had its share.
+    #[must_use]
+    pub fn answers(&self) -> [(&'static str, u64); Counter::ANSWERED.len() + 1] {
+        let [arp, solicitation, echo4, echo6] = Counter::ANSWERED;
+        [arp, solicitation, echo4, echo6, Counter::AnswerRateLimited]
+            .map(|counter| (counter.name(), self.get(counter)))
     }
 
     /// What was counted since `earlier`.

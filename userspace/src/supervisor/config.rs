@@ -8,6 +8,7 @@ use rustix::thread::sched_getaffinity;
 
 use crate::dispatch::{SpawnError, WaitStrategy, WorkerError};
 use crate::driver::DriverFactory;
+use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
@@ -118,6 +119,9 @@ pub enum StartError {
     /// The XDP program.
     #[error(transparent)]
     Program(#[from] ProgramError),
+    /// The other end of the pair is not ready for answers of the XDP program.
+    #[error(transparent)]
+    PeerNapi(#[from] PeerNapiError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] SpawnError),

@@ -27,6 +27,7 @@ use crate::dispatch::{
 };
 use crate::driver::{DeviceInfo, PowerState};
 use crate::link::attachment::XdpHook;
+use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvent, LinkEvents};
 use crate::port::Port;
@@ -50,6 +51,10 @@ pub struct Supervisor {
     iface: String,
     driver: &'static str,
     program: SteeringProgram,
+    // Whether the XDP program answers while the driver is enabled.
+    answer: bool,
+    // After `program`: answers need it.
+    peer_napi: Option<PeerNapi>,
     workers: Vec<WorkerHandle>,
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,
@@ -87,6 +92,8 @@ impl Supervisor {
             iface: device.name.clone(),
             driver: config.driver.name(),
             program,
+            answer: config.answer,
+            peer_napi: None,
             workers: Vec::new(),
             events,
             link,
@@ -111,6 +118,10 @@ impl Supervisor {
         queues: u32,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
+        // In skb mode answers go through the peer's ordinary receive path.
+        if config.answer && self.info.attached.mode == XdpHook::Native {
+            self.peer_napi = PeerNapi::prepare(&self.info.device).await?;
+        }
         let cpus = worker_cpus();
         for queue in 0..queues {
             let worker = WorkerConfig {
@@ -190,15 +201,28 @@ impl Supervisor {
         self.broadcast(|reply| Command::SetPower(power, reply)).await
     }
 
-    /// Enables or disables the driver on every queue.
+    /// Enables or disables the driver on every queue, and with it the answers of the XDP program.
     ///
     /// # Errors
     ///
     /// The first error of a worker.
     pub async fn set_interface_enable(&mut self, enable: bool) -> Result<(), WorkerError> {
+        if !enable {
+            self.switch_answers(false);
+        }
         self.broadcast(|reply| Command::SetInterfaceEnable(enable, reply)).await?;
+        if enable {
+            self.switch_answers(self.answer);
+        }
         self.info.enabled = enable;
         Ok(())
+    }
+
+    /// A failure is logged only: the requests go to the driver then, which answers them too.
+    fn switch_answers(&mut self, on: bool) {
+        if let Err(error) = self.program.maps_mut().set_answer(on) {
+            tracing::error!(iface = %self.iface, on, "switch the answers of the XDP program: {error}");
+        }
     }
 
     async fn broadcast(
@@ -315,6 +339,11 @@ impl Supervisor {
         }
         if let Err(error) = self.program.detach() {
             tracing::warn!("{error}");
+        }
+        if let Some(napi) = self.peer_napi.take()
+            && let Err(error) = napi.restore().await
+        {
+            tracing::warn!("GRO stays on at the other end of the pair: {error}");
         }
         for worker in &self.workers {
             worker.send(Command::Stop);

@@ -144,6 +144,8 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         sum(|q| q.tx_packets),
         sum(|q| q.tx_bytes)
     );
+    let answers = stats.verdicts.answers();
+    print_named("answered", answers.iter().map(|(name, count)| (name, count)));
     print_named("handled", stats.counters.iter());
     print_named("dropped", stats.drops.iter());
     print_named("events", stats.events.iter());

@@ -193,6 +193,11 @@ async fn foreground(
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     let targets = targets(args).await?;
+    if args.answer && !args.no_injector && targets.is_empty() {
+        tracing::warn!(
+            "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
+        );
+    }
     let config = RunConfig {
         iface: args.iface.clone(),
         addresses: args.addr.clone(),

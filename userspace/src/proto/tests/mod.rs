@@ -1,6 +1,7 @@
 //! The protocols against smoltcp, against vectors, and against mutated frames.
 
 mod echo;
+mod in_place;
 mod mutation;
 mod neighbor;
 

@@ -12,7 +12,7 @@ use crate::proto::testing::{
 use crate::proto::{arp, checksum, echo, ndp};
 
 #[derive(Clone, Debug)]
-enum Mutation {
+pub(super) enum Mutation {
     Set(Index, u8),
     Flip(Index, u8),
     Truncate(Index),
@@ -20,7 +20,7 @@ enum Mutation {
     Insert(Index, Vec<u8>),
 }
 
-fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+pub(super) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let one = prop_oneof![
         (any::<Index>(), any::<u8>()).prop_map(|(at, value)| Mutation::Set(at, value)),
         (any::<Index>(), 0..8_u8).prop_map(|(at, bit)| Mutation::Flip(at, bit)),
@@ -32,7 +32,7 @@ fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     prop::collection::vec(one, 0..6)
 }
 
-fn mutate(frame: &mut Vec<u8>, mutations: &[Mutation]) {
+pub(super) fn mutate(frame: &mut Vec<u8>, mutations: &[Mutation]) {
     for mutation in mutations {
         if frame.is_empty() {
             return;
@@ -50,7 +50,7 @@ fn mutate(frame: &mut Vec<u8>, mutations: &[Mutation]) {
     }
 }
 
-fn frames() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn frames() -> impl Strategy<Value = Vec<u8>> {
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 1);
     let flags = NdiscNeighborFlags::SOLICITED;
     let bases = vec![
@@ -67,7 +67,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// Makes the checksums right again, so that mutations get past them.
-fn repair(frame: &mut [u8]) {
+pub(super) fn repair(frame: &mut [u8]) {
     let Ok(parsed) = parse(&*frame) else { return };
     let (ip, l4, end) =
         (usize::from(parsed.link_header_len), usize::from(parsed.l4), usize::from(parsed.l3_end));
