@@ -4,10 +4,12 @@
 //! is ever sent in the root namespace. README.md beside this crate draws the topology.
 
 pub mod echo;
+pub mod fake;
 pub mod frames;
 pub mod namespace;
 pub mod process;
 pub mod skip;
+pub mod terminal;
 pub mod wait;
 pub mod wire;
 

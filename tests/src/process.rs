@@ -125,6 +125,11 @@ impl Netdext {
         self.child.id()
     }
 
+    /// The lines that it has written to its standard output until now.
+    pub fn stdout(&self) -> Vec<String> {
+        lock(&self.stdout).clone()
+    }
+
     /// What it has written to its standard error until now.
     pub fn stderr(&self) -> String {
         lock(&self.stderr).join("\n")

@@ -2,14 +2,16 @@
 //!
 //! The schema is documented in docs/json.md; names and units do not change within a schema version.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::dispatch::{TimerStats, WorkerSnapshot};
+use crate::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
 use crate::driver::lifecycle::State;
-use crate::driver::{DriverStats, InjectorStats};
+use crate::driver::{DriverStats, GeneratorStats, InjectorStats};
+use crate::link::PairCounters;
 use crate::link::steering::ProgramCounters;
 use crate::packet::Census;
 use crate::port::SocketStatistics;
@@ -17,29 +19,43 @@ use crate::port::SocketStatistics;
 /// Version of the JSON schema; it changes when a name or a unit does.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// A name in the JSON output: a constant where it is counted, owned text where it was read from JSON.
+pub type Name = Cow<'static, str>;
+
 /// The counts of a driver on one interface.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortStats {
     /// [`SCHEMA_VERSION`].
     pub schema: u32,
     /// The interface.
     pub iface: String,
     /// The driver's name.
-    pub driver: &'static str,
+    pub driver: Name,
     /// Where it is in its life; of several queues, the first that differs from running.
     pub state: State,
+    /// Since the driver was started, in ns; absent in the summary of a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uptime_ns: Option<u64>,
     /// One entry per queue.
     pub queues: Vec<QueueStats>,
     /// Counters of the XDP program by name, since it was loaded.
     pub verdicts: ProgramCounters,
     /// What the driver did with the frames it received, by name.
-    pub counters: BTreeMap<&'static str, u64>,
+    pub counters: BTreeMap<Name, u64>,
     /// What else the driver counted, by name: not frames received.
-    pub events: BTreeMap<&'static str, u64>,
+    pub events: BTreeMap<Name, u64>,
     /// Frames lost or refused, by cause.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<Name, u64>,
+    /// Frames lost outside the driver, by cause; those of received frames add up to
+    /// [`Accounting::lost`], those of sent ones to [`TxAccounting::lost`].
+    pub losses: BTreeMap<Name, u64>,
+    /// What the kernel counted of the link since the driver was started; absent once the link is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<PairCounters>,
     /// Whether every frame that was meant for the driver is accounted for.
     pub accounting: Accounting,
+    /// Whether every frame that the driver sent is accounted for.
+    pub tx_accounting: TxAccounting,
     /// Where the frames of all pools are.
     pub census: Census,
     /// Descriptors that the kernel returned wrongly.
@@ -47,12 +63,18 @@ pub struct PortStats {
     /// The echo request injector; absent if the driver has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub injector: Option<InjectorReport>,
+    /// The generator; absent if the driver is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator: Option<GeneratorReport>,
     /// The timers by name, summed over the queues.
-    pub timers: BTreeMap<&'static str, TimerStats>,
+    pub timers: BTreeMap<Name, TimerStats>,
+    /// How long frames take from stage to stage; absent if that is not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_ns: Option<LatencyReport>,
 }
 
 /// The counts of one queue.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct QueueStats {
     /// The hardware queue.
     pub id: u32,
@@ -82,21 +104,64 @@ pub struct QueueStats {
     pub socket: SocketStatistics,
 }
 
-/// Frames for the driver: offered = delivered + lost + residue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+/// Frames for the driver: seen = offered + answered + kernel, offered = delivered + lost + residue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
+    /// Frames that the XDP program has judged.
+    pub seen: u64,
+    /// Of those, frames that it answered, or dropped because their source had its share of answers.
+    pub answered: u64,
+    /// Of those, frames left to the kernel.
+    pub kernel: u64,
     /// Frames that the XDP program redirected to a socket.
     pub offered: u64,
     /// Frames that came out of the rx rings.
     pub delivered: u64,
-    /// Frames that the kernel counted as lost on the sockets.
+    /// Frames that were lost in between, each with its cause in [`PortStats::losses`].
     pub lost: u64,
     /// What remains unexplained: 0 once the driver has stopped. While it runs, frames in the rx rings.
     pub residue: i64,
 }
 
+/// Frames from the driver: submitted = completed + in_flight + lost + residue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxAccounting {
+    /// Frames handed to the tx rings.
+    pub submitted: u64,
+    /// Frames that the completion rings returned.
+    pub completed: u64,
+    /// Frames that the pools' tables have as lent for sending.
+    pub in_flight: u64,
+    /// Frames that will never complete, each with its cause in [`PortStats::losses`].
+    pub lost: u64,
+    /// What remains unexplained: 0 at any time.
+    pub residue: i64,
+}
+
+/// Times from stage to stage in the JSON output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// From the XDP program to the worker having read the rx ring.
+    pub xdp_to_user: Percentiles,
+    /// From there to the publication of the same packet on the tx ring.
+    pub user_to_tx: Percentiles,
+    /// From the publication on the tx ring to the worker having read the completion.
+    pub tx_to_completion: Percentiles,
+}
+
+impl From<&LatencyHistograms> for LatencyReport {
+    fn from(histograms: &LatencyHistograms) -> Self {
+        let LatencyHistograms { xdp_to_user, user_to_tx, tx_to_completion } = histograms;
+        Self {
+            xdp_to_user: Percentiles::of(xdp_to_user),
+            user_to_tx: Percentiles::of(user_to_tx),
+            tx_to_completion: Percentiles::of(tx_to_completion),
+        }
+    }
+}
+
 /// The injector in the JSON output.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct InjectorReport {
     /// Requests submitted to the tx ring.
     pub sent: u64,
@@ -116,12 +181,48 @@ pub struct InjectorReport {
     pub out_of_order: u64,
     /// sent - replies - lost - in_flight: always 0.
     pub residue: i64,
-    /// Round-trip times.
+    /// Round-trip times from when each request was sent.
     pub rtt_ns: Percentiles,
+    /// Round-trip times from when each request was planned to be sent.
+    pub rtt_from_schedule_ns: Percentiles,
+    /// How much later than planned each request was sent.
+    pub pacing_error_ns: Percentiles,
+}
+
+/// The generator in the JSON output.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct GeneratorReport {
+    /// Frames submitted to the tx ring.
+    pub sent: u64,
+    /// Departures that were so late that they were left out.
+    pub skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    pub no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    pub refused: u64,
+    /// From the first departure to the last.
+    pub sending_ns: u64,
+    /// Actual minus planned departure; nothing is planned with `--rate max`.
+    pub pacing_error_ns: Percentiles,
+}
+
+impl From<&GeneratorStats> for GeneratorReport {
+    fn from(stats: &GeneratorStats) -> Self {
+        let GeneratorStats { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = stats;
+        let sending = first.zip(*last).map_or(std::time::Duration::ZERO, |(first, last)| last.since(first));
+        Self {
+            sent: *sent,
+            skipped: *skipped,
+            no_frame: *no_frame,
+            refused: *refused,
+            sending_ns: sending.as_nanos() as u64,
+            pacing_error_ns: Percentiles::of(pacing_error_ns),
+        }
+    }
 }
 
 /// Percentiles of a duration in ns; all 0 if nothing was recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     /// How many values were recorded.
     pub count: u64,
@@ -166,6 +267,8 @@ impl From<&InjectorStats> for InjectorReport {
             duplicates,
             out_of_order,
             rtt_ns,
+            rtt_from_schedule_ns,
+            pacing_error_ns,
         } = stats;
         Self {
             sent: *sent,
@@ -178,6 +281,8 @@ impl From<&InjectorStats> for InjectorReport {
             out_of_order: *out_of_order,
             residue: *sent as i64 - (*replies + *lost + *in_flight) as i64,
             rtt_ns: Percentiles::of(rtt_ns),
+            rtt_from_schedule_ns: Percentiles::of(rtt_from_schedule_ns),
+            pacing_error_ns: Percentiles::of(pacing_error_ns),
         }
     }
 }
@@ -203,6 +308,95 @@ impl From<&WorkerSnapshot> for QueueStats {
     }
 }
 
+/// What is summed over the queues.
+#[derive(Default)]
+struct Sums {
+    driver: DriverStats,
+    census: Census,
+    socket: SocketStatistics,
+    timers: BTreeMap<Name, TimerStats>,
+    latency: Option<LatencyHistograms>,
+    violations: u64,
+    disabled: u64,
+    delivered: u64,
+    rx_refused: u64,
+    submitted: u64,
+    completed: u64,
+    tx_quarantined: u64,
+    tx_unconfirmed: u64,
+}
+
+impl Sums {
+    fn add(&mut self, snapshot: &WorkerSnapshot) {
+        self.driver.merge(&snapshot.driver);
+        self.census.merge(&snapshot.census);
+        self.socket.merge(&snapshot.socket);
+        for (name, stats) in &snapshot.timers {
+            self.timers.entry(Name::Borrowed(name)).or_default().merge(stats);
+        }
+        if let Some(latency) = &snapshot.latency {
+            self.latency.get_or_insert_default().merge(latency);
+        }
+        self.violations += snapshot.violations;
+        self.disabled += snapshot.rx_disabled;
+        self.delivered += snapshot.rx_packets;
+        self.rx_refused += snapshot.rx_refused;
+        self.submitted += snapshot.tx_packets;
+        self.completed += snapshot.tx_completed;
+        self.tx_quarantined += snapshot.tx_quarantined;
+        self.tx_unconfirmed += snapshot.tx_unconfirmed;
+    }
+
+    fn drops(&self) -> BTreeMap<Name, u64> {
+        let mut drops = by_name(&self.driver.drops);
+        drops.extend(by_name(&[
+            ("interface_disabled", self.disabled),
+            ("socket_rx_dropped", self.socket.rx_dropped),
+            ("socket_rx_ring_full", self.socket.rx_ring_full),
+            ("socket_rx_invalid_descs", self.socket.rx_invalid_descs),
+            ("socket_tx_invalid_descs", self.socket.tx_invalid_descs),
+        ]));
+        drops
+    }
+
+    fn losses(&self) -> BTreeMap<Name, u64> {
+        by_name(&[
+            ("rx_socket_dropped", self.socket.rx_dropped),
+            ("rx_socket_ring_full", self.socket.rx_ring_full),
+            ("rx_socket_invalid_descs", self.socket.rx_invalid_descs),
+            ("rx_quarantined", self.rx_refused),
+            ("tx_quarantined", self.tx_quarantined),
+            ("tx_unconfirmed", self.tx_unconfirmed),
+        ])
+    }
+
+    fn accounting(&self, verdicts: &ProgramCounters) -> Accounting {
+        let (seen, offered, answered) = (verdicts.frames(), verdicts.redirected(), verdicts.answered());
+        let lost = self.socket.rx_lost() + self.rx_refused;
+        Accounting {
+            seen,
+            answered,
+            kernel: seen.saturating_sub(offered + answered),
+            offered,
+            delivered: self.delivered,
+            lost,
+            residue: offered as i64 - (self.delivered + lost) as i64,
+        }
+    }
+
+    fn tx_accounting(&self) -> TxAccounting {
+        let in_flight = self.census.tx_lent.into();
+        let lost = self.tx_quarantined + self.tx_unconfirmed;
+        TxAccounting {
+            submitted: self.submitted,
+            completed: self.completed,
+            in_flight,
+            lost,
+            residue: self.submitted as i64 - (self.completed + in_flight + lost) as i64,
+        }
+    }
+}
+
 impl PortStats {
     /// Sums the counts of all queues and of the XDP program.
     pub fn collect(
@@ -211,51 +405,62 @@ impl PortStats {
         verdicts: ProgramCounters,
         snapshots: &[WorkerSnapshot],
     ) -> Self {
-        let mut merged = DriverStats::default();
-        let mut census = Census::default();
-        let mut socket = SocketStatistics::default();
-        let mut timers: BTreeMap<&'static str, TimerStats> = BTreeMap::new();
-        let (mut violations, mut disabled, mut delivered) = (0, 0, 0);
+        let mut sums = Sums::default();
         for snapshot in snapshots {
-            merged.merge(&snapshot.driver);
-            census.merge(&snapshot.census);
-            socket.merge(&snapshot.socket);
-            violations += snapshot.violations;
-            disabled += snapshot.rx_disabled;
-            delivered += snapshot.rx_packets;
-            for (name, stats) in &snapshot.timers {
-                timers.entry(name).or_default().merge(stats);
-            }
+            sums.add(snapshot);
         }
-        let mut drops: BTreeMap<_, _> = merged.drops.iter().copied().collect();
-        drops.insert("interface_disabled", disabled);
-        drops.insert("socket_rx_dropped", socket.rx_dropped);
-        drops.insert("socket_rx_ring_full", socket.rx_ring_full);
-        drops.insert("socket_rx_invalid_descs", socket.rx_invalid_descs);
-        drops.insert("socket_tx_invalid_descs", socket.tx_invalid_descs);
-        let offered = verdicts.redirected();
-        let lost = socket.rx_lost();
         let state = snapshots.iter().map(|s| s.state).find(|s| !s.is_running()).unwrap_or(State::Running);
         Self {
             schema: SCHEMA_VERSION,
             iface: iface.to_owned(),
-            driver,
+            driver: driver.into(),
             state,
+            uptime_ns: None,
             queues: snapshots.iter().map(QueueStats::from).collect(),
+            drops: sums.drops(),
+            losses: sums.losses(),
+            link: None,
+            accounting: sums.accounting(&verdicts),
+            tx_accounting: sums.tx_accounting(),
             verdicts,
-            counters: merged.counters.iter().copied().collect(),
-            events: merged.events.iter().copied().collect(),
-            drops,
-            accounting: Accounting {
-                offered,
-                delivered,
-                lost,
-                residue: offered as i64 - (delivered + lost) as i64,
-            },
-            census,
-            violations,
-            injector: merged.injector.as_ref().map(InjectorReport::from),
-            timers,
+            counters: by_name(&sums.driver.counters),
+            events: by_name(&sums.driver.events),
+            census: sums.census,
+            violations: sums.violations,
+            injector: sums.driver.injector.as_ref().map(InjectorReport::from),
+            generator: sums.driver.generator.as_ref().map(GeneratorReport::from),
+            timers: sums.timers,
+            latency_ns: sums.latency.as_ref().map(LatencyReport::from),
         }
+    }
+
+    /// Adds what the kernel counted of the link.
+    #[must_use]
+    pub fn with_link(mut self, link: Option<PairCounters>) -> Self {
+        self.link = link;
+        self
+    }
+}
+
+fn by_name(counts: &[(&'static str, u64)]) -> BTreeMap<Name, u64> {
+    counts.iter().map(|&(name, count)| (name.into(), count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_reads_is_what_was_written() {
+        let mut written = PortStats::collect("veth0", "sample", ProgramCounters::default(), &[]);
+        let tx_errors = [("NOBUFS".to_owned(), 2)].into();
+        written.queues.push(QueueStats { rx_packets: 7, tx_errors, ..QueueStats::default() });
+        written.counters.insert("echo4_answered".into(), 7);
+        written.timers.insert("receive".into(), TimerStats { fired: 3, ..TimerStats::default() });
+        written.injector = Some(InjectorReport { sent: 9, ..InjectorReport::default() });
+        let json = serde_json::to_value(&written).unwrap();
+        let read: PortStats = serde_json::from_value(json.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), json);
+        assert_eq!((read.driver.as_ref(), read.queues[0].rx_packets), ("sample", 7));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netdext::dispatch::{Fired, TimerId, Worker, WorkerError};
 use netdext::driver::lifecycle::State;
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
@@ -387,4 +387,15 @@ fn completions_that_fail_to_appear_for_100_ms_wake_the_kernel_again() {
     bench.step_after(MS);
     bench.step_after(Duration::from_secs(10));
     assert_eq!(stuck(&mut bench), (2, 2), "everything has come back");
+}
+
+#[test]
+fn a_driver_without_an_injector_refuses_to_inject_and_goes_on() {
+    let mut bench = Bench::running(Notes::default(), &SimConfig::default());
+    let error = bench.worker.inject(bench.wire.now(), &InjectCommand::Start).expect_err("it has none");
+    assert_eq!(error.to_string(), "driver probe: inject failed: it has no injector");
+    assert_eq!(bench.worker.inject_targets(), []);
+    assert_eq!(bench.worker.state(), State::Running);
+    bench.step_after(MS);
+    assert!(bench.notes.borrow().calls.iter().any(|call| call == "tick"), "its timer still fires");
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask build-ebpf`: the one way to write ebpf/object.
 
 pub mod manifest;
+pub mod objects;
 pub mod toolchain;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use manifest::{Manifest, hash_sources, sha256};
+use objects::{OBJECTS, Object};
 use toolchain::{Toolchain, run_printed};
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -23,22 +25,25 @@ pub struct Args {
     install: bool,
 }
 
-/// Builds the XDP program and writes the object and its manifest.
+/// Builds every XDP object and writes it with its manifest.
 pub fn run(args: Args) -> Result<()> {
     let root = root();
-    let toolchain = find_or_install(&root, args.install)?;
-    let Some(toolchain) = toolchain else { bail!(Toolchain::how_to_install()) };
-    let object = build(&root, &toolchain)?;
-    let path = object_path(&root);
-    fs::create_dir_all(path.parent().context("the object has no directory")?)?;
-    fs::write(&path, &object).with_context(|| format!("writing {} failed", path.display()))?;
-    let manifest = Manifest {
-        sources_sha256: hash_sources(&root)?,
-        object_sha256: sha256(&object),
-        tools: toolchain.versions,
-    };
-    manifest.write(&root)?;
-    println!("wrote {} ({} bytes) and its manifest", path.display(), object.len());
+    for object in &OBJECTS {
+        let Some(toolchain) = find_or_install(&root, object, args.install)? else {
+            bail!(Toolchain::how_to_install())
+        };
+        let built = build(&root, object, &toolchain)?;
+        let path = root.join(object.file);
+        fs::create_dir_all(path.parent().context("the object has no directory")?)?;
+        fs::write(&path, &built).with_context(|| format!("writing {} failed", path.display()))?;
+        let manifest = Manifest {
+            sources_sha256: hash_sources(&root, object)?,
+            object_sha256: sha256(&built),
+            tools: toolchain.versions,
+        };
+        manifest.write(&root, object)?;
+        println!("wrote {} ({} bytes) and its manifest", path.display(), built.len());
+    }
     Ok(())
 }
 
@@ -47,14 +52,9 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// The built object.
-pub fn object_path(root: &Path) -> PathBuf {
-    root.join("ebpf/object/netdext.bpf.o")
-}
-
 /// The toolchain that made the present object if it is here, else any, else, when asked to, a newly installed one.
-pub fn find_or_install(root: &Path, install: bool) -> Result<Option<Toolchain>> {
-    let preferred = Manifest::read(root).ok().map(|manifest| manifest.tools);
+pub fn find_or_install(root: &Path, object: &Object, install: bool) -> Result<Option<Toolchain>> {
+    let preferred = Manifest::read(root, object).ok().map(|manifest| manifest.tools);
     if install && Toolchain::find(root, preferred.as_ref())?.is_none() {
         Toolchain::install(root)?;
     }
@@ -62,21 +62,21 @@ pub fn find_or_install(root: &Path, install: bool) -> Result<Option<Toolchain>> 
 }
 
 /// Builds the object in target/ebpf and returns its bytes.
-pub fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
+pub fn build(root: &Path, object: &Object, toolchain: &Toolchain) -> Result<Vec<u8>> {
     let target_dir = root.join("target/ebpf");
-    let program = root.join("ebpf/program");
+    let program = root.join(object.folder);
     let flags = rustc_flags(root, toolchain)?;
     // Cargo keeps what was built with other paths remapped; a rebuild has to be one.
     let mut clean = toolchain.cargo(&flags)?;
     clean.current_dir(&program).args(["clean", "--quiet", "--release", "--target", TARGET, "--target-dir"]);
-    run_printed(clean.arg(&target_dir).args(["--package", "netdext-ebpf", "--package", "netdext-abi"]))?;
+    run_printed(clean.arg(&target_dir).args(["--package", object.package, "--package", "netdext-abi"]))?;
     let mut cargo = toolchain.cargo(&flags)?;
     cargo
         .current_dir(&program)
         .args(["build", "--locked", "--release", "-Z", "build-std=core", "--target", TARGET, "--target-dir"])
         .arg(&target_dir);
     run_printed(&mut cargo)?;
-    let built = target_dir.join(TARGET).join("release/netdext");
+    let built = target_dir.join(TARGET).join("release").join(object.binary);
     let object = fs::read(&built).with_context(|| format!("reading {} failed", built.display()))?;
     without_debug_info(&object)
 }

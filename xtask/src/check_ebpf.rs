@@ -1,9 +1,9 @@
-//! `cargo xtask check-ebpf`: is ebpf/object what its sources say, and does it judge frames as the host does?
+//! `cargo xtask check-ebpf`: are the objects in ebpf/object what their sources say, and do they judge frames as the
+//! host does?
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use netdext_abi::maps::{LOG_FRAMES, MAP_NAMES, PROGRAM_NAMES};
 use object::{
     Object as _, ObjectSection as _, ObjectSymbol as _, SymbolKind,
     read::elf::{ElfFile64, ElfSymbol64},
@@ -12,15 +12,12 @@ use object::{
 use crate::build_ebpf::{
     build, find_or_install,
     manifest::{Manifest, hash_sources, sha256},
-    object_path, root,
+    objects::{OBJECTS, Object},
+    root,
     toolchain::{Toolchain, run_printed},
 };
 
-/// The program, what it calls, its licence, its maps and its constants.
-const COMPARED_SECTIONS: [&str; 5] = ["xdp", ".text", "license", "maps", ".rodata"];
 const LICENCE: &[u8] = b"Dual MIT/GPL\0";
-/// The ring buffer of aya-log, besides the maps of our own.
-const LOG_MAP: &str = "AYA_LOGS";
 
 /// Arguments of `check-ebpf`.
 #[derive(clap::Args)]
@@ -33,14 +30,21 @@ pub struct Args {
 /// Runs all checks that can be run here; one that can't says so.
 pub fn run(args: Args) -> Result<()> {
     let root = root();
-    let path = object_path(&root);
+    for object in &OBJECTS {
+        check_object(&root, object, args.install).with_context(|| object.file)?;
+    }
+    check_verdicts(&root)
+}
+
+fn check_object(root: &Path, spec: &Object, install: bool) -> Result<()> {
+    let path = root.join(spec.file);
     let object = fs::read(&path)
         .with_context(|| format!("{} can't be read; run `cargo xtask build-ebpf`", path.display()))?;
-    let manifest = Manifest::read(&root)?;
-
+    let manifest = Manifest::read(root, spec)?;
     ensure!(
-        manifest.sources_sha256 == hash_sources(&root)?,
-        "the sources of the XDP program have changed since {} was built; run `cargo xtask build-ebpf`",
+        manifest.sources_sha256 == hash_sources(root, spec)?,
+        "the sources of {} have changed since {} was built; run `cargo xtask build-ebpf`",
+        spec.title,
         path.display()
     );
     ensure!(
@@ -48,14 +52,13 @@ pub fn run(args: Args) -> Result<()> {
         "{} isn't the file that its manifest describes; run `cargo xtask build-ebpf`",
         path.display()
     );
-    println!("ok: the object is the one that was built from these sources");
-    check_names(&object)?;
-    println!("ok: program, maps, globals and licence");
-    check_rebuild(&root, &object, &manifest, args.install)?;
-    check_verdicts(&root)
+    println!("ok: {} is the one that was built from its sources", spec.file);
+    check_names(&object, spec)?;
+    println!("ok: programs, maps, globals and licence of {}", spec.file);
+    check_rebuild(root, spec, &object, &manifest, install)
 }
 
-fn check_names(object: &[u8]) -> Result<()> {
+fn check_names(object: &[u8], spec: &Object) -> Result<()> {
     let elf = ElfFile64::<object::Endianness>::parse(object).context("the object isn't an ELF file")?;
     let in_section = |symbol: &ElfSymbol64<'_, '_>, section: &str| {
         let index = symbol.section_index();
@@ -69,34 +72,40 @@ fn check_names(object: &[u8]) -> Result<()> {
         );
         Ok(())
     };
-    for program in PROGRAM_NAMES {
-        expect(program, "xdp")?;
+    let count = |section: &str, kind| {
+        elf.symbols().filter(|symbol| in_section(symbol, section) && symbol.kind() == kind).count()
+    };
+    for (names, section) in [(spec.programs, "xdp"), (spec.globals, ".rodata"), (spec.maps, "maps")] {
+        for name in names {
+            expect(name, section)?;
+        }
     }
-    expect(LOG_FRAMES, ".rodata")?;
-    for map in MAP_NAMES.into_iter().chain([LOG_MAP]) {
-        expect(map, "maps")?;
-    }
-    let maps = elf.symbols().filter(|symbol| in_section(symbol, "maps") && symbol.kind() == SymbolKind::Data);
-    let maps = maps.count();
-    ensure!(maps == MAP_NAMES.len() + 1, "the object has {maps} maps, not {}", MAP_NAMES.len() + 1);
-    let programs =
-        elf.symbols().filter(|symbol| in_section(symbol, "xdp") && symbol.kind() == SymbolKind::Text);
+    let maps = count("maps", SymbolKind::Data);
+    ensure!(maps == spec.maps.len(), "the object has {maps} maps, not {}", spec.maps.len());
+    let programs = count("xdp", SymbolKind::Text);
     ensure!(
-        programs.count() == PROGRAM_NAMES.len(),
-        "the object has other XDP programs than {PROGRAM_NAMES:?}"
+        programs == spec.programs.len(),
+        "the object has {programs} XDP programs, not {}",
+        spec.programs.len()
     );
     let licence = elf.section_by_name("license").context("the object has no licence")?;
     ensure!(licence.data()? == LICENCE, "the licence of the object isn't \"Dual MIT/GPL\"");
     Ok(())
 }
 
-fn check_rebuild(root: &Path, object: &[u8], manifest: &Manifest, install: bool) -> Result<()> {
-    let Some(toolchain) = find_or_install(root, install)? else {
+fn check_rebuild(
+    root: &Path,
+    spec: &Object,
+    object: &[u8],
+    manifest: &Manifest,
+    install: bool,
+) -> Result<()> {
+    let Some(toolchain) = find_or_install(root, spec, install)? else {
         println!("SKIP: not rebuilt: {}", Toolchain::how_to_install());
         return Ok(());
     };
-    let rebuilt = build(root, &toolchain)?;
-    check_names(&rebuilt)?;
+    let rebuilt = build(root, spec, &toolchain)?;
+    check_names(&rebuilt, spec)?;
     if toolchain.versions != manifest.tools {
         println!(
             "SKIP: rebuilt, but not compared: the object was made by {:?}, here is {:?}",
@@ -105,13 +114,13 @@ fn check_rebuild(root: &Path, object: &[u8], manifest: &Manifest, install: bool)
         return Ok(());
     }
     let (committed, rebuilt) = (sections(object)?, sections(&rebuilt)?);
-    for name in COMPARED_SECTIONS {
+    for name in spec.compared {
         ensure!(
-            committed.get(name) == rebuilt.get(name),
+            committed.get(*name) == rebuilt.get(*name),
             "section {name} differs from a rebuild with the same tools; run `cargo xtask build-ebpf`"
         );
     }
-    println!("ok: a rebuild gives the same {}", COMPARED_SECTIONS.join(", "));
+    println!("ok: a rebuild gives the same {}", spec.compared.join(", "));
     Ok(())
 }
 

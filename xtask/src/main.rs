@@ -1,5 +1,6 @@
 //! The project's own commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod build_ebpf;
 mod check_ebpf;
 mod privileged;
@@ -23,9 +24,11 @@ enum Command {
     Run(run::Args),
     /// Run every test: unit, documentation and simulated ones as you, the privileged ones as root
     Test(test::Args),
+    /// Measure netdext beside the kernel's stack and its peers, and write a report
+    Bench(bench::Args),
     /// Install the packages that the build needs
     Setup(setup::Args),
-    /// Build the XDP program and write ebpf/object
+    /// Build the XDP programs and write ebpf/object
     BuildEbpf(build_ebpf::Args),
     /// Check that ebpf/object is what its sources say
     CheckEbpf(check_ebpf::Args),
@@ -35,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Setup(args) => setup::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::CheckEbpf(args) => check_ebpf::run(args),

@@ -31,7 +31,12 @@ enum Sign {
     Header(&'static str),
     /// A libclang that bindgen can load.
     Libclang,
+    /// A file with this path.
+    File(&'static str),
 }
+
+/// Where Debian puts the Python parser of OpenMetrics.
+const PROMETHEUS_CLIENT: &str = "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py";
 
 /// One thing needed, and the Debian package it comes in.
 struct Need {
@@ -68,7 +73,14 @@ const FOR_TESTS: &[Need] = &[
     program("tcpdump", "tcpdump"),
     program("bpftool", "bpftool"),
     program("setpriv", "util-linux"),
+    program("setsid", "util-linux"),
+    program("tshark", "tshark"),
+    program("python3", "python3"),
+    Need { package: "python3-prometheus-client", sign: Sign::File(PROMETHEUS_CLIENT) },
     program("sysctl", "procps"),
+    program("dbus-daemon", "dbus"),
+    program("systemd-analyze", "systemd"),
+    program("man", "man-db"),
 ];
 
 /// What the packages are for.
@@ -144,6 +156,7 @@ fn is_there(sign: &Sign) -> bool {
             shell::in_any(&["/usr/include", "/usr/local/include", &multiarch].map(Path::new), name)
         }
         Sign::Libclang => libclang_is_there(),
+        Sign::File(path) => Path::new(path).is_file(),
     }
 }
 

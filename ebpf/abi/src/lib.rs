@@ -3,6 +3,7 @@
 //! The crate has no dependency and no `std`: the same source is compiled for `bpfel-unknown-none` into the kernel
 //! program and for the host into the library, the drivers and the tests, so the two can't disagree about a frame.
 //!
+//! * [`generate`]: what the traffic programs are told, and what they count.
 //! * [`maps`]: names of maps and globals, their keys and values, the receive metadata.
 //! * [`answer`]: requests turned into replies in place.
 //! * [`checksum`]: the Internet checksum.
@@ -17,6 +18,7 @@
 pub mod answer;
 pub mod checksum;
 pub mod counter;
+pub mod generate;
 pub mod maps;
 pub mod parse;
 pub mod reader;

@@ -83,7 +83,7 @@ pub const DEFAULT_PREFIXES: u32 = 1 << 20;
 pub struct Config {
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// [`Config::STEER_ALL`] and [`Config::ANSWER`] in the low byte; the high byte is [`Config::table`].
+    /// [`Config::STEER_ALL`], [`Config::ANSWER`] and [`Config::PAUSED`] in the low byte; the high byte is [`Config::table`].
     pub flags: u16,
 }
 
@@ -92,6 +92,8 @@ impl Config {
     pub const STEER_ALL: u16 = 1;
     /// Requests for owned addresses are answered without the driver, where [`reply`](crate::answer::reply) can.
     pub const ANSWER: u16 = 2;
+    /// The driver hasn't its frames: rules that ask to answer don't match.
+    pub const PAUSED: u16 = 4;
 
     /// The bytes of the map's value.
     #[must_use]
@@ -120,6 +122,13 @@ impl Config {
     #[must_use]
     pub const fn steers_all(&self) -> bool {
         self.flags & Self::STEER_ALL != 0
+    }
+
+    /// Whether [`Config::PAUSED`] is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.flags & Self::PAUSED != 0
     }
 
     /// Whether [`Config::ANSWER`] is set.

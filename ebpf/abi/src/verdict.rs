@@ -109,7 +109,7 @@ pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -
         };
     }
     let Winners { any, unanswering } = decide(frame, table, tries);
-    if any.action == ACTION_ANSWER {
+    if any.action == ACTION_ANSWER && !config.is_paused() {
         config.flags |= Config::ANSWER;
         return First::Undecided(Undecided { config, answering: any, otherwise: unanswering });
     }

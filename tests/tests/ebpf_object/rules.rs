@@ -178,13 +178,17 @@ fn a_rule_answers_requests_and_leaves_all_else_to_the_next_rule() {
     let hits: Vec<_> = program.rules().unwrap().iter().map(|state| state.hits.unwrap()).collect();
     assert_eq!(hits, [1, 1]);
     assert_eq!(program.counters().unwrap().get(Counter::AnsweredArp), 1);
+    for (paused, action) in [(true, XDP_PASS), (false, XDP_TX)] {
+        program.maps_mut().set_paused(paused).unwrap();
+        assert_eq!(program.test_run(&request).unwrap().action, action, "paused: {paused}");
+    }
     program.del_rule(RuleId(1)).unwrap();
     assert_eq!(
         program.test_run(&request).unwrap().action,
         XDP_PASS,
         "to the driver, which has no socket here"
     );
-    assert_eq!(program.counters().unwrap().get(Counter::DriverArpRequest), 1);
+    assert_eq!(program.counters().unwrap().get(Counter::DriverArpRequest), 2);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! The conversation on a control socket: one JSON object a line, an answer for each request, in order.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::PowerState;
+use crate::driver::{InjectSettings, PowerState};
 use crate::supervisor::spec::DriverSpec;
 
 /// Version of the protocol; it changes when an old client or server would misunderstand a new one.
@@ -25,6 +27,27 @@ pub struct Selector {
     pub iface: Option<String>,
 }
 
+impl Selector {
+    /// Whether a driver of these names is meant.
+    pub fn matches(&self, team_id: &str, bundle_id: &str, iface: &str) -> bool {
+        let fits = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
+        fits(&self.team_id, team_id) && fits(&self.bundle_id, bundle_id) && fits(&self.iface, iface)
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> =
+            [&self.team_id, &self.bundle_id].into_iter().flatten().map(String::as_str).collect();
+        match (names.is_empty(), &self.iface) {
+            (true, None) => f.write_str("any driver"),
+            (true, Some(iface)) => write!(f, "a driver on {iface}"),
+            (false, None) => f.write_str(&names.join(" ")),
+            (false, Some(iface)) => write!(f, "{} on {iface}", names.join(" ")),
+        }
+    }
+}
+
 /// Under which names a driver is installed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +60,17 @@ pub struct Identity {
     pub version: String,
     /// Its name for people.
     pub name: String,
+}
+
+/// The answer to [`Request::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerInfo {
+    /// Version of the program.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Whether it is the daemon, which installs drivers.
+    pub daemon: bool,
 }
 
 /// What can be asked. `op` names the variant, `args` has its fields.
@@ -149,6 +183,29 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Which driver a request is for; `None` if it is for none or for a new one.
+    pub fn driver(&self) -> Option<&Selector> {
+        match self {
+            Self::Hello {} | Self::List {} | Self::Ioreg {} | Self::Install { .. } => None,
+            Self::Uninstall { driver }
+            | Self::Enable { driver }
+            | Self::Disable { driver }
+            | Self::Power { driver, .. }
+            | Self::Stats { driver }
+            | Self::Reload { driver }
+            | Self::SteerList { driver }
+            | Self::SteerAdd { driver, .. }
+            | Self::SteerDel { driver, .. }
+            | Self::InjectStart { driver }
+            | Self::InjectStop { driver }
+            | Self::InjectSet { driver, .. }
+            | Self::InjectTargets { driver }
+            | Self::Capture { driver, .. } => Some(driver),
+        }
+    }
+}
+
 /// A change of the injector. What is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -163,6 +220,13 @@ pub struct InjectChange {
     pub targets: Option<Vec<IpAddr>>,
 }
 
+impl From<InjectChange> for InjectSettings {
+    fn from(change: InjectChange) -> Self {
+        let InjectChange { interval_ns, batch, payload_bytes, targets } = change;
+        Self { interval: interval_ns.map(Duration::from_nanos), batch, payload_len: payload_bytes, targets }
+    }
+}
+
 /// What went wrong, on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
@@ -171,6 +235,13 @@ pub struct ErrorObject {
     pub code: ErrorCode,
     /// For people: what failed, on what, what to do.
     pub message: String,
+}
+
+impl ErrorObject {
+    /// An error of that kind, with the line that a person reads.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
 }
 
 /// Kinds of errors that a client can act on.

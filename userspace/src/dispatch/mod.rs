@@ -3,12 +3,14 @@
 //! A driver therefore needs no locks. Time is a parameter of [`Worker::step`], and what can happen is a
 //! closed set, so a worker over the simulated port behaves the same on every run.
 
+mod latency;
 mod thread;
 mod time;
 mod timer;
 mod wait;
 mod worker;
 
+pub use latency::LatencyHistograms;
 pub use thread::{Command, Recipe, SpawnError, WorkerEvent, WorkerHandle};
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};

@@ -13,8 +13,9 @@ use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::{Timestamp, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
-use crate::driver::{DeviceInfo, Driver, PowerState};
+use super::{Timestamp, WaitStrategy, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+use crate::capture::TapPair;
+use crate::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
 use crate::port::Port;
 use crate::port::xsk::{OpenError, XskInfo};
 
@@ -26,9 +27,6 @@ const DRAIN_TIME: Duration = Duration::from_millis(200);
 
 /// The longest sleep while frames are in flight: when completions fail to appear, the worker must look.
 const SLEEP_WITH_TX_IN_FLIGHT: Duration = Duration::from_millis(20);
-
-/// How long answers may take to come in before a stop.
-const QUIESCE_TIME: Duration = Duration::from_millis(100);
 
 /// How often it is looked whether they are in.
 const QUIESCE_LOOK: Duration = Duration::from_millis(1);
@@ -43,10 +41,17 @@ pub enum Command {
     SetPower(PowerState, oneshot::Sender<Result<(), WorkerError>>),
     /// Enable or disable the interface; the result is sent back.
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
+    /// Start, stop or change the driver's injector; the result is sent back. A driver that refuses goes on.
+    Inject(InjectCommand, oneshot::Sender<Result<(), WorkerError>>),
+    /// Send the counts of the injector's targets back.
+    InjectTargets(oneshot::Sender<Vec<TargetStats>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
-    /// Ask nothing new, and say so when every answer is in, or after a tenth of a second.
-    Quiesce(oneshot::Sender<()>),
+    /// Show every frame to a capture too, until that ends.
+    Capture(Box<TapPair>),
+    /// Ask nothing new, and say so when every answer is in, or after this time. Ends with the next
+    /// enabling or powering on.
+    Quiesce(Duration, oneshot::Sender<()>),
     /// Stop in order: disable, drain the tx ring, stop the driver, close the port.
     Stop,
 }
@@ -206,7 +211,10 @@ fn start(
         operation: "dup",
         source: errno.into(),
     })?;
-    let worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    let mut worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
+    if config.latency {
+        worker.measure_latency(Timestamp::now);
+    }
     if let Some(socket) = socket {
         let _ = events.send(WorkerEvent::Started { queue, socket, info });
     }
@@ -245,9 +253,9 @@ fn run(
         quiescing = quiescing.and_then(|waiting| look_whether_quiet(&worker, waiting, now));
         match commands.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return stop(worker),
-            Ok(Command::Quiesce(reply)) => {
+            Ok(Command::Quiesce(limit, reply)) => {
                 worker.quiesce();
-                quiescing = Some(Quiescing { reply, until: now + QUIESCE_TIME, look_at: now });
+                quiescing = Some(Quiescing { reply, until: now + limit, look_at: now });
                 continue;
             }
             Ok(command) => {
@@ -259,7 +267,7 @@ fn run(
             Err(TryRecvError::Empty) => {}
         }
         if config.wait.spin_for().is_some() && now >= busy_until {
-            sleep(&mut worker, wake, quiescing.is_some());
+            sleep(&mut worker, config.wait, wake, quiescing.is_some());
         } else {
             std::hint::spin_loop();
         }
@@ -282,16 +290,31 @@ fn look_whether_quiet(worker: &Worker, waiting: Quiescing, now: Timestamp) -> Op
 fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
     let now = Timestamp::now();
     let (result, reply) = match command {
-        Command::SetPower(power, reply) => (worker.set_power(now, power), reply),
-        Command::SetInterfaceEnable(enable, reply) => (worker.set_interface_enable(now, enable), reply),
+        Command::SetPower(power, reply) => {
+            let drained = if power == PowerState::Off { drain(worker, now) } else { Ok(()) };
+            (drained.and_then(|()| worker.set_power(Timestamp::now(), power)), reply)
+        }
+        Command::SetInterfaceEnable(enable, reply) => {
+            let drained = if enable { Ok(()) } else { drain(worker, now) };
+            (drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), enable)), reply)
+        }
+        Command::Inject(command, reply) => return inject(worker, now, &command, reply),
+        Command::InjectTargets(reply) => {
+            let _ = reply.send(worker.inject_targets());
+            return None;
+        }
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
             return None;
         }
-        Command::Quiesce(_) | Command::Stop => return None,
+        Command::Capture(taps) => {
+            worker.capture(*taps);
+            return None;
+        }
+        Command::Quiesce(..) | Command::Stop => return None,
     };
     match result {
-        Err(error @ WorkerError::Driver(_)) => Some(error),
+        Err(error @ (WorkerError::Driver(_) | WorkerError::Queue(_))) => Some(error),
         // Who asked may have stopped waiting.
         result => {
             let _ = reply.send(result);
@@ -300,10 +323,29 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
     }
 }
 
+/// Hands a command to the driver's injector. Only a queue that failed is an error after which the worker cannot
+/// go on.
+fn inject(
+    worker: &mut Worker,
+    now: Timestamp,
+    command: &InjectCommand,
+    reply: oneshot::Sender<Result<(), WorkerError>>,
+) -> Option<WorkerError> {
+    match worker.inject(now, command) {
+        Err(error @ WorkerError::Queue(_)) => Some(error),
+        result => {
+            let _ = reply.send(result);
+            None
+        }
+    }
+}
+
 /// Sleeps until a frame arrives, room to send appears, a timer is due or a command comes.
-fn sleep(worker: &mut Worker, wake: &OwnedFd, quiescing: bool) {
+fn sleep(worker: &mut Worker, wait: WaitStrategy, wake: &OwnedFd, quiescing: bool) {
     let now = Timestamp::now();
-    let timer = worker.next_deadline().map(|deadline| deadline.since(now));
+    // Awake shortly before a timer is due: what the system takes to wake a thread would make it late.
+    let timer =
+        worker.next_deadline().map(|deadline| deadline.since(now).saturating_sub(wait.awake_before()));
     let pending = (worker.tx_pending() > 0).then_some(SLEEP_WITH_TX_PENDING);
     let in_flight = (!worker.is_drained()).then_some(SLEEP_WITH_TX_IN_FLIGHT);
     let quiescing = quiescing.then_some(QUIESCE_LOOK);
@@ -323,23 +365,32 @@ fn sleep(worker: &mut Worker, wake: &OwnedFd, quiescing: bool) {
     }
 }
 
+/// Hands the driver what has arrived, and waits until what was sent has come back: what has to happen before
+/// the driver may not be called any more. Ends at once where there is nothing, and in any case soon.
+fn drain(worker: &mut Worker, start: Timestamp) -> Result<(), WorkerError> {
+    worker.quiesce();
+    loop {
+        let now = Timestamp::now();
+        if worker.step(now, STEP_BUDGET)?.any() {
+            // Frames may arrive without end, unless those who ask have seen to it that none does.
+            if now.since(start) >= DRAIN_TIME {
+                return Ok(());
+            }
+        } else if worker.is_drained() || now.since(start) >= DRAIN_TIME {
+            return Ok(());
+        } else {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
 /// Stops in order: no new work, what was sent comes back, then the driver and the port.
 fn stop(mut worker: Worker) -> WorkerReport {
     let start = Timestamp::now();
-    let mut error = worker.set_interface_enable(start, false).err();
-    while error.is_none() {
-        let now = Timestamp::now();
-        match worker.step(now, STEP_BUDGET) {
-            Ok(progress) if !progress.any() => {
-                if worker.is_drained() || now.since(start) >= DRAIN_TIME {
-                    break;
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            Ok(_) => {}
-            Err(failed) => error = Some(failed),
-        }
-    }
-    let error = error.or_else(|| worker.set_power(Timestamp::now(), PowerState::Off).err());
+    let error = drain(&mut worker, start)
+        .and_then(|()| worker.set_interface_enable(Timestamp::now(), false))
+        .and_then(|()| drain(&mut worker, Timestamp::now()))
+        .and_then(|()| worker.set_power(Timestamp::now(), PowerState::Off))
+        .err();
     worker.finish(Timestamp::now(), error)
 }

@@ -2,12 +2,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// How a worker waits when there is nothing to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WaitStrategy {
     /// Never sleeps: the lowest latency, for one core.
     Spin,
-    /// Keeps looking for a while after the last frame, then sleeps until something happens.
+    /// Keeps looking for a while after the last frame, then sleeps until something happens or a timer is nearly
+    /// due.
     #[default]
     Adaptive,
     /// Sleeps at once: the least CPU time.
@@ -22,6 +26,14 @@ impl WaitStrategy {
             // About what a wakeup from ppoll costs here: waiting longer than the thing avoided is waste.
             Self::Adaptive => Some(Duration::from_micros(50)),
             Self::Poll => Some(Duration::ZERO),
+        }
+    }
+
+    /// How long before a timer is due to stop sleeping, and look until then.
+    pub(crate) const fn awake_before(self) -> Duration {
+        match self {
+            Self::Spin | Self::Poll => Duration::ZERO,
+            Self::Adaptive => Duration::from_micros(60),
         }
     }
 

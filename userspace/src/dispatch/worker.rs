@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use super::{TimerStats, Timers, Timestamp, WaitStrategy};
+use super::latency::StageLatency;
+use super::{LatencyHistograms, TimerStats, Timers, Timestamp, WaitStrategy};
+use crate::capture::{Tap, TapPair};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use crate::driver::{
+    Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState, TargetStats,
+};
 use crate::packet::{Census, PacketBatch};
 use crate::port::{ClosingCensus, Port, SocketStatistics};
 use crate::queue::{ErrnoCounts, QueueError};
@@ -91,6 +95,14 @@ pub struct WorkerSnapshot {
     pub census: Census,
     /// Descriptors that the kernel returned wrongly.
     pub violations: u64,
+    /// Of those, descriptors of the rx ring: received frames that nobody got.
+    pub rx_refused: u64,
+    /// Frames that were quarantined while the tx ring had them: submitted, and never completed.
+    pub tx_quarantined: u64,
+    /// Frames that the kernel still held for sending when the socket was closed; 0 before.
+    pub tx_unconfirmed: u64,
+    /// Times from stage to stage, if they are measured.
+    pub latency: Option<LatencyHistograms>,
     /// The driver's own counts.
     pub driver: DriverStats,
     /// The timers, by name.
@@ -128,6 +140,8 @@ pub struct Worker {
     // Frames submitted and completed when last looked at.
     tx_counts: (u64, u64),
     progressed_at: Timestamp,
+    latency: Option<StageLatency>,
+    taps: Vec<Tap>,
 }
 
 impl Worker {
@@ -158,6 +172,8 @@ impl Worker {
             tx_stuck: 0,
             tx_counts: (0, 0),
             progressed_at: now,
+            latency: None,
+            taps: Vec::new(),
         };
         worker.driver.init(&worker.device)?;
         worker.state = worker.state.after(Transition::Init)?;
@@ -170,6 +186,18 @@ impl Worker {
         }
         worker.state = worker.state.after(Transition::Start)?;
         Ok(worker)
+    }
+
+    /// Measures from now on how long frames take from stage to stage. `clock` is read once for every batch
+    /// received and every batch published.
+    pub fn measure_latency(&mut self, clock: impl Fn() -> Timestamp + 'static) {
+        self.latency = Some(StageLatency::new(Box::new(clock)));
+    }
+
+    /// Shows every frame from now on to a capture too, until that ends.
+    pub fn capture(&mut self, taps: TapPair) {
+        self.taps.push(taps.received);
+        self.port.tx_submission.add_tap(taps.submitted);
     }
 
     /// Serves every ring and timer once, with up to `budget` packets each way.
@@ -190,6 +218,11 @@ impl Worker {
             refilled: self.port.rx_submission.refill(&self.port.pool),
             ..Progress::default()
         };
+        if progress.reaped > 0
+            && let Some(latency) = &mut self.latency
+        {
+            latency.completed(now, self.port.tx_completion.completed());
+        }
         if self.tx_blocked && self.state.is_running() && self.port.tx_submission.room() > 0 {
             self.tx_blocked = false;
             self.with_cx(now, |driver, cx| driver.tx_packet_available(cx));
@@ -221,6 +254,7 @@ impl Worker {
                 break;
             }
             received += got;
+            self.observe_received();
             if self.state.is_running() {
                 self.with_batch(now);
             } else {
@@ -233,6 +267,15 @@ impl Worker {
             }
         }
         received
+    }
+
+    fn observe_received(&mut self) {
+        if let Some(latency) = &mut self.latency {
+            latency.received(&mut self.batch);
+        }
+        if !self.taps.is_empty() {
+            self.taps.retain_mut(|tap| self.batch.iter().all(|packet| tap.offer(packet)));
+        }
     }
 
     fn with_batch(&mut self, now: Timestamp) {
@@ -259,6 +302,9 @@ impl Worker {
 
     fn flush(&mut self, now: Timestamp) -> Result<usize, QueueError> {
         self.tx_blocked |= self.port.tx_submission.take_rejected_full();
+        if let Some(latency) = &mut self.latency {
+            latency.publishing(&mut self.port.tx_submission);
+        }
         let flushed = self.port.tx_submission.flush()?;
         // The kernel asks for this only after it found the fill ring empty, which it says once.
         if self.port.rx_submission.wake_if_needed().is_err() {
@@ -289,6 +335,7 @@ impl Worker {
     /// The driver's error, after which its state is [`State::Failed`]. Asking for the present power state
     /// is no error and does nothing.
     pub fn set_power(&mut self, now: Timestamp, power: PowerState) -> Result<(), WorkerError> {
+        self.quiescing &= power == PowerState::Off;
         match (power, self.state) {
             (PowerState::On, State::Idle | State::Running)
             | (PowerState::Off, State::PoweredOff | State::Asleep) => Ok(()),
@@ -318,6 +365,7 @@ impl Worker {
     /// The driver's error, after which its state is [`State::Failed`]. Asking for what already is is no
     /// error and does nothing.
     pub fn set_interface_enable(&mut self, now: Timestamp, enable: bool) -> Result<(), WorkerError> {
+        self.quiescing &= !enable;
         let transition = if enable { Transition::Enable } else { Transition::Disable };
         match (enable, self.state) {
             (true, State::Running | State::Asleep) | (false, State::Idle | State::PoweredOff) => Ok(()),
@@ -343,8 +391,25 @@ impl Worker {
         Ok(())
     }
 
-    /// Fires no timer any more, so that nothing new is asked while answers still come in: the first step of
-    /// an orderly stop.
+    /// Starts, stops or changes the driver's injector.
+    ///
+    /// # Errors
+    ///
+    /// The driver refuses, and nothing is changed; unlike after other errors of a driver it goes on.
+    pub fn inject(&mut self, now: Timestamp, command: &InjectCommand) -> Result<(), WorkerError> {
+        self.with_cx(now, |driver, cx| driver.inject(cx, command)).map_err(WorkerError::from)?;
+        // What was asked for at once, such as MAC addresses, is staged.
+        self.flush(now)?;
+        Ok(())
+    }
+
+    /// The targets of the driver's injector, each with its own counts.
+    pub fn inject_targets(&self) -> Vec<TargetStats> {
+        self.driver.inject_targets()
+    }
+
+    /// Fires no timer until the driver is enabled or powered on again, so that nothing new is asked while
+    /// answers still come in: the first step of an orderly stop.
     pub fn quiesce(&mut self) {
         self.quiescing = true;
     }
@@ -376,6 +441,7 @@ impl Worker {
         drop(driver);
         let census = port.close();
         snapshot.census = census.after;
+        snapshot.tx_unconfirmed = census.before.tx_lent.into();
         WorkerReport { snapshot, census, error }
     }
 
@@ -417,6 +483,7 @@ impl Worker {
             tx_completed: tx_completion.completed(),
             fill_level: rx_submission.level(),
             fill_low_water: rx_submission.low_water_hits(),
+            rx_refused: rx_completion.refused(),
             rx_disabled: self.rx_disabled,
             tx_wakeups: tx_submission.wakeups(),
             tx_errnos: tx_submission.errnos().clone(),
@@ -427,6 +494,9 @@ impl Worker {
             socket: self.port.statistics().unwrap_or_default(),
             census: self.port.pool.census(),
             violations: self.port.pool.violations(),
+            tx_quarantined: self.port.pool.quarantined_tx(),
+            tx_unconfirmed: 0,
+            latency: self.latency.as_ref().map(|latency| latency.histograms().clone()),
             driver: self.driver.stats(),
             timers: self.timers.iter().map(|(name, _, stats)| (name, stats)).collect(),
         }
@@ -442,4 +512,6 @@ pub struct WorkerConfig {
     pub batch: usize,
     /// The CPU it is pinned to; `None` leaves that to the scheduler.
     pub cpu: Option<usize>,
+    /// Whether it measures how long frames take from stage to stage.
+    pub latency: bool,
 }

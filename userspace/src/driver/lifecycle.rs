@@ -12,10 +12,10 @@
 //!   any started state -- Stop --> Stopped
 //! ```
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where a driver is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Made, nothing called yet.

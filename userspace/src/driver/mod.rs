@@ -10,6 +10,7 @@
 //! packet before it was started.
 
 pub mod builtin;
+mod inject;
 pub mod lifecycle;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+pub use self::inject::{InjectCommand, InjectSettings, RttSummary, TargetStats};
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
@@ -132,6 +134,24 @@ pub trait Driver {
     /// late.
     fn receive_timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
 
+    /// Starts, stops or changes the driver's injector of echo requests. Called between `start` and `stop`, also
+    /// while the interface is disabled: then the change is for when it is enabled. Every instance is told; those
+    /// that do not have the injector return `Ok`.
+    ///
+    /// # Errors
+    ///
+    /// The change is refused and nothing is changed; the driver goes on.
+    fn inject(&mut self, _cx: &mut Cx<'_>, _command: &InjectCommand) -> Result<(), DriverError> {
+        let reason = "it has no injector".to_owned();
+        Err(DriverError { driver: self.name(), operation: "inject", reason })
+    }
+
+    /// The targets of the driver's injector, each with its own counts; empty in instances that do not have the
+    /// injector. May be called at any time after `init`.
+    fn inject_targets(&self) -> Vec<TargetStats> {
+        Vec::new()
+    }
+
     /// The end: every packet the driver keeps must be dropped before this returns. Called once, after
     /// `start` was called, also when that failed. No callback follows.
     fn stop(&mut self, cx: &mut Cx<'_>);
@@ -162,6 +182,8 @@ pub struct DriverStats {
     pub events: Vec<(&'static str, u64)>,
     /// The echo request injector, if the driver has one.
     pub injector: Option<InjectorStats>,
+    /// The generator, if the driver is one.
+    pub generator: Option<GeneratorStats>,
 }
 
 impl DriverStats {
@@ -171,6 +193,11 @@ impl DriverStats {
         merge_named(&mut self.drops, &other.drops);
         merge_named(&mut self.events, &other.events);
         match (&mut self.injector, &other.injector) {
+            (Some(mine), Some(theirs)) => mine.merge(theirs),
+            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
+            (_, None) => {}
+        }
+        match (&mut self.generator, &other.generator) {
             (Some(mine), Some(theirs)) => mine.merge(theirs),
             (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
             (_, None) => {}
@@ -208,14 +235,31 @@ pub struct InjectorStats {
     pub duplicates: u64,
     /// Of `replies`, those that came after the reply to a later request to the same target.
     pub out_of_order: u64,
-    /// Round-trip times in ns.
+    /// Round-trip times in ns, from when each request was sent.
     pub rtt_ns: Histogram<u64>,
+    /// The same from when each request was planned to be sent, so that a sender held up does not hide how long
+    /// an answer would have taken (coordinated omission).
+    pub rtt_from_schedule_ns: Histogram<u64>,
+    /// How much later than planned each request was sent, in ns; 1 stands for 0.
+    pub pacing_error_ns: Histogram<u64>,
 }
 
 impl InjectorStats {
     /// Adds the counts of another injector.
     pub fn merge(&mut self, other: &Self) {
-        let Self { sent, not_sent, replies, lost, in_flight, late, duplicates, out_of_order, rtt_ns } = other;
+        let Self {
+            sent,
+            not_sent,
+            replies,
+            lost,
+            in_flight,
+            late,
+            duplicates,
+            out_of_order,
+            rtt_ns,
+            rtt_from_schedule_ns,
+            pacing_error_ns,
+        } = other;
         self.sent += sent;
         self.not_sent += not_sent;
         self.replies += replies;
@@ -224,7 +268,43 @@ impl InjectorStats {
         self.late += late;
         self.duplicates += duplicates;
         self.out_of_order += out_of_order;
-        // Both histograms resize themselves, so adding cannot run out of range.
+        // The histograms resize themselves, so adding cannot run out of range.
         let _ = self.rtt_ns.add(rtt_ns);
+        let _ = self.rtt_from_schedule_ns.add(rtt_from_schedule_ns);
+        let _ = self.pacing_error_ns.add(pacing_error_ns);
+    }
+}
+
+/// What a generator of frames counted.
+#[derive(Clone, Debug)]
+pub struct GeneratorStats {
+    /// Frames submitted to the tx ring.
+    pub sent: u64,
+    /// Departures that were so late that they were left out.
+    pub skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    pub no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    pub refused: u64,
+    /// The first departure.
+    pub first: Option<Timestamp>,
+    /// The latest departure.
+    pub last: Option<Timestamp>,
+    /// For every frame with a planned departure: actual minus planned, in ns.
+    pub pacing_error_ns: Histogram<u64>,
+}
+
+impl GeneratorStats {
+    /// Adds the counts of another instance.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = other;
+        self.sent += sent;
+        self.skipped += skipped;
+        self.no_frame += no_frame;
+        self.refused += refused;
+        self.first = [self.first, *first].into_iter().flatten().min();
+        self.last = self.last.max(*last);
+        // Both histograms resize themselves, so adding cannot run out of range.
+        let _ = self.pacing_error_ns.add(pacing_error_ns);
     }
 }

@@ -156,6 +156,19 @@ impl Device {
         })
     }
 
+    /// The other end of the pair; `None` when there is no other end in this namespace.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub async fn peer_device(&self) -> Result<Option<Device>, DeviceError> {
+        let Some(Peer { index, location: PeerLocation::SameNamespace }) = self.peer else { return Ok(None) };
+        let netlink = Netlink::open()?;
+        match netlink.link_by_index(index).await? {
+            Some(message) => Ok(Some(Self::from_message(&netlink, &message).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// The addresses of the other end of the pair; none when there is no other end in this namespace.
     ///
     /// # Errors
@@ -227,6 +240,11 @@ impl LinkFacts {
         };
         Some(Peer { index, location })
     }
+}
+
+/// The alias in a link message, empty if there is none.
+pub(super) fn alias(message: &LinkMessage) -> String {
+    LinkFacts::from(message).alias
 }
 
 fn kind(info: &[LinkInfo]) -> Option<String> {

@@ -4,7 +4,9 @@
 //! runtime. A netlink socket belongs to the network namespace of the thread that opened it, so
 //! [`netns`] has to be settled before the first call of any other module.
 
+pub mod alias;
 pub mod attachment;
+pub mod counters;
 pub mod device;
 pub mod events;
 pub mod lab;
@@ -14,11 +16,18 @@ pub mod offload;
 pub mod peer_napi;
 pub mod program;
 mod program_error;
+pub mod route;
 mod rules;
 pub mod steering;
+pub mod sysfs;
+pub mod traffic;
+pub mod tuning;
+pub mod xdp_features;
 
+pub use counters::{LinkCounters, PairCounters};
 pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
 pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};
 pub use netlink::{DeviceError, Netlink};
 pub use netns::{NamespaceGuard, NetnsError};
+pub use route::{Neighbor, Route};

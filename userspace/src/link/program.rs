@@ -21,7 +21,7 @@ use netdext_abi::{
     maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, POLICY_PROGRAM, PROGRAM, XSKS},
 };
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use super::program_error::ProgramError;
 use super::{
@@ -38,7 +38,8 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/net
 const DETACH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Which XDP mode to attach in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum XdpMode {
     /// Native, and skb where the device can't.
     #[default]
@@ -50,7 +51,7 @@ pub enum XdpMode {
 }
 
 /// What the program is loaded with.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ProgramConfig {
     /// Compile a log record of every verdict in; without, the verifier removes the code.
     pub log_frames: bool,
@@ -470,7 +471,12 @@ fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error
 }
 
 /// Takes a program off to make room for ours, if that is wanted and possible.
-fn make_way(iface: &str, ifindex: u32, program: ForeignProgram, replace: bool) -> Result<(), ProgramError> {
+pub(super) fn make_way(
+    iface: &str,
+    ifindex: u32,
+    program: ForeignProgram,
+    replace: bool,
+) -> Result<(), ProgramError> {
     if !replace {
         return Err(ProgramError::Foreign { iface: iface.into(), program });
     }

@@ -163,7 +163,7 @@ pub(super) fn attach_error(iface: &str, ifindex: u32, mode: XdpHook, error: Ebpf
 }
 
 /// The kernel's error number, wherever in the chain it is.
-fn os_error(error: &EbpfError) -> Option<Errno> {
+pub(super) fn os_error(error: &EbpfError) -> Option<Errno> {
     if let EbpfError::ProgramError(AyaProgramError::XdpError(XdpError::NetlinkError(netlink))) = error {
         return netlink.raw_os_error().map(Errno::from_raw_os_error);
     }

@@ -16,7 +16,7 @@ use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
     maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, POLICY, XSKS},
 };
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
 use super::rules::RuleMaps;
@@ -139,6 +139,17 @@ impl SteeringMaps {
     pub fn set_answer(&mut self, on: bool) -> Result<(), SteeringError> {
         let Config { mac, flags } = self.current;
         let flags = if on { flags | Config::ANSWER } else { flags & !Config::ANSWER };
+        self.set_config(Config { mac, flags })
+    }
+
+    /// From now on rules that ask to answer don't match, or do again: nobody else would take what they leave.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_paused(&mut self, on: bool) -> Result<(), SteeringError> {
+        let Config { mac, flags } = self.current;
+        let flags = if on { flags | Config::PAUSED } else { flags & !Config::PAUSED };
         self.set_config(Config { mac, flags })
     }
 
@@ -339,6 +350,12 @@ impl ProgramCounters {
             .map(|counter| (counter.name(), self.get(counter)))
     }
 
+    /// Frames answered without the driver, and those dropped because their source had its share.
+    #[must_use]
+    pub fn answered(&self) -> u64 {
+        self.answers().iter().map(|(_, count)| count).sum()
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
@@ -354,6 +371,18 @@ impl Serialize for ProgramCounters {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let by_name: BTreeMap<_, _> = self.iter().map(|(counter, value)| (counter.name(), value)).collect();
         by_name.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProgramCounters {
+    /// What this program does not know is left out: another version may count more.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let by_name = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        let mut counters = Self::default();
+        for counter in Counter::ALL {
+            counters.values[counter as usize] = by_name.get(counter.name()).copied().unwrap_or(0);
+        }
+        Ok(counters)
     }
 }
 
@@ -383,5 +412,7 @@ mod tests {
         assert_eq!(json["kernel_other"], 3);
         assert_eq!(json["driver_no_socket"], 5);
         assert_eq!(json.as_object().unwrap().len(), COUNTER_COUNT);
+        let read: ProgramCounters = serde_json::from_value(json).unwrap();
+        assert_eq!(read, counters);
     }
 }

@@ -38,6 +38,16 @@ impl PacketBatch {
         self.packets.pop_front()
     }
 
+    /// The packet at this place, counted from the oldest.
+    pub(crate) fn get_mut(&mut self, place: usize) -> Option<&mut Packet> {
+        self.packets.get_mut(place)
+    }
+
+    /// The packets from the oldest on.
+    pub fn iter(&self) -> impl Iterator<Item = &Packet> {
+        self.packets.iter()
+    }
+
     /// Puts a packet back at the front: the inverse of [`pop`](Self::pop).
     pub(crate) fn unpop(&mut self, packet: Packet) {
         self.packets.push_front(packet);

@@ -1,12 +1,12 @@
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Where every frame of a pool is, counted in frames.
 ///
 /// `free` is the length of the free list, the rest is read from the table of owners: a frame that got
 /// lost or was freed twice makes the sum differ from `capacity`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
     /// In the pool, ready to be taken.
     pub free: u32,

@@ -30,5 +30,6 @@ pub use census::Census;
 pub use layout::{FrameSize, OutOfFrame, PoolConfig, PoolConfigError};
 pub(crate) use owner::{Desc, LentTo};
 pub use packet::Packet;
+pub(crate) use packet::ReceiveMark;
 pub(crate) use pool::FrameMemory;
 pub use pool::PacketPool;

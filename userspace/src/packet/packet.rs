@@ -7,6 +7,7 @@ use std::rc::Rc;
 use super::layout::XDP_PACKET_HEADROOM;
 use super::pool::PoolInner;
 use super::{Desc, LentTo, OutOfFrame};
+use crate::dispatch::Timestamp;
 
 /// One frame, owned: data somewhere within it, and what is known about it.
 ///
@@ -52,7 +53,17 @@ pub struct Packet {
     offset: u16,
     len: u16,
     link_header_len: u16,
+    // Of a frame that is measured: when its batch was received, and for how many frames it counts.
+    counts_for: u16,
+    received: Timestamp,
     rx_timestamp_ns: u64,
+}
+
+/// When a measured packet was received, and for how many frames it counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReceiveMark {
+    pub received: Timestamp,
+    pub counts_for: u16,
 }
 
 impl Packet {
@@ -65,7 +76,16 @@ impl Packet {
         rx_timestamp_ns: u64,
     ) -> Self {
         let (offset, len) = (offset as u16, len as u16);
-        Self { pool, frame, offset, len, link_header_len: 0, rx_timestamp_ns }
+        Self {
+            pool,
+            frame,
+            offset,
+            len,
+            link_header_len: 0,
+            counts_for: 0,
+            received: Timestamp::default(),
+            rx_timestamp_ns,
+        }
     }
 
     /// The data: an Ethernet frame without FCS, from its destination address on.
@@ -179,6 +199,16 @@ impl Packet {
         (self.rx_timestamp_ns != 0).then_some(self.rx_timestamp_ns)
     }
 
+    /// Chooses this packet to be measured, and says when it was received and for how many it counts.
+    pub(crate) fn mark_received(&mut self, at: Timestamp, counts_for: u16) {
+        (self.received, self.counts_for) = (at, counts_for);
+    }
+
+    /// The mark, if this packet was chosen to be measured.
+    pub(crate) fn receive_mark(&self) -> Option<ReceiveMark> {
+        (self.counts_for > 0).then_some(ReceiveMark { received: self.received, counts_for: self.counts_for })
+    }
+
     /// Moves the data to an offset that a tx descriptor can express: the canonical one, or where the
     /// kernel put this frame's data. Says whether it had to be moved, or `None` if it is too long.
     pub(crate) fn align_for_tx(&mut self) -> Option<bool> {
@@ -233,7 +263,16 @@ impl Drop for Packet {
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pool: _, frame, offset, len, link_header_len, rx_timestamp_ns } = self;
+        let Self {
+            pool: _,
+            frame,
+            offset,
+            len,
+            link_header_len,
+            counts_for: _,
+            received: _,
+            rx_timestamp_ns,
+        } = self;
         f.debug_struct("Packet")
             .field("frame", frame)
             .field("offset", offset)

@@ -64,6 +64,8 @@ pub struct PacketPool {
 pub(super) struct PoolInner {
     base: NonNull<u8>,
     frame_size: usize,
+    // log2 of it: a frame's number is found for every descriptor, and a division takes long.
+    frame_shift: u32,
     owners: Box<[Cell<Owner>]>,
     // Where the kernel last put the data of each frame: besides the canonical offset, the only one at
     // which xsk-rs can express a descriptor for that frame.
@@ -71,6 +73,8 @@ pub(super) struct PoolInner {
     // Holds exactly the frames whose owner is `Free`.
     free: RefCell<Vec<u32>>,
     violations: Cell<u64>,
+    // Of the frames quarantined, those that the tx ring had: they are submitted and never complete.
+    quarantined_tx: Cell<u64>,
     // Keeps the mapping alive; dropped last because nothing above frees memory through `base`.
     _memory: Box<dyn FrameMemory>,
 }
@@ -96,11 +100,13 @@ impl PacketPool {
             inner: Rc::new(PoolInner {
                 base: memory.base(),
                 frame_size: config.frame_size.bytes(),
+                frame_shift: config.frame_size.bytes().trailing_zeros(),
                 owners: vec![Cell::new(Owner::Free); frames].into_boxed_slice(),
                 rx_offsets: vec![Cell::new(XDP_PACKET_HEADROOM as u16); frames].into_boxed_slice(),
                 // Reversed so that frames are first handed out in ascending order.
                 free: RefCell::new((0..config.frames).rev().collect()),
                 violations: Cell::new(0),
+                quarantined_tx: Cell::new(0),
                 _memory: memory,
             }),
         })
@@ -169,6 +175,11 @@ impl PacketPool {
         self.inner.violations.get()
     }
 
+    /// Frames that were quarantined while the tx ring had them.
+    pub(crate) fn quarantined_tx(&self) -> u64 {
+        self.inner.quarantined_tx.get()
+    }
+
     /// Whether `packet` was taken from this pool.
     pub fn owns(&self, packet: &Packet) -> bool {
         Rc::ptr_eq(&self.inner, packet.pool())
@@ -178,6 +189,15 @@ impl PacketPool {
     pub(crate) fn lend_free_to_rx(&self) -> Option<Desc> {
         let frame = self.inner.take_free(Owner::RxLent)?;
         Some(Desc { addr: self.inner.addr(frame, XDP_PACKET_HEADROOM), len: 0 })
+    }
+
+    /// Begins to load what [`take_back_rx`](Self::take_back_rx) and the driver will read of `desc`: the timestamp in
+    /// front of the data and the headers. The kernel wrote both, often on another CPU.
+    pub(crate) fn prefetch_rx(&self, desc: Desc) {
+        if let Some((frame, offset)) = self.inner.locate(desc) {
+            self.inner.prefetch(frame, offset.saturating_sub(RX_META_LEN));
+            self.inner.prefetch(frame, offset);
+        }
     }
 
     /// The kernel returned `desc` over the rx ring: makes it a packet again, if it is what was lent.
@@ -307,11 +327,24 @@ impl PoolInner {
     fn frame_ptr(&self, frame: u32) -> NonNull<u8> {
         // SAFETY: every frame number in circulation is below `owners.len()` (`new` and `locate` see to
         // it), and the mapping holds `owners.len() * frame_size` bytes.
-        unsafe { self.base.add(frame as usize * self.frame_size) }
+        unsafe { self.base.add((frame as usize) << self.frame_shift) }
+    }
+
+    /// Begins to load a cache line of a frame.
+    fn prefetch(&self, frame: u32, offset: usize) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        // SAFETY: every x86-64 has the instruction, which reads nothing that the program could see and faults at no
+        // address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(self.frame_ptr(frame).as_ptr().wrapping_add(offset).cast());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = (frame, offset);
     }
 
     pub(super) fn addr(&self, frame: u32, offset: usize) -> u64 {
-        (frame as usize * self.frame_size + offset) as u64
+        (((frame as usize) << self.frame_shift) + offset) as u64
     }
 
     fn take_free(&self, owner: Owner) -> Option<u32> {
@@ -328,7 +361,7 @@ impl PoolInner {
     /// Frame and offset of a descriptor that lies within one frame.
     fn locate(&self, desc: Desc) -> Option<(u32, usize)> {
         let addr = usize::try_from(desc.addr).ok()?;
-        let (frame, offset) = (addr / self.frame_size, addr % self.frame_size);
+        let (frame, offset) = (addr >> self.frame_shift, addr & (self.frame_size - 1));
         let within = frame < self.owners.len() && desc.len as usize <= self.frame_size - offset;
         within.then_some((frame as u32, offset))
     }
@@ -352,13 +385,16 @@ impl PoolInner {
     fn violation(&self, desc: Desc) {
         self.violations.set(self.violations.get() + 1);
         let Some(owner) =
-            usize::try_from(desc.addr / self.frame_size as u64).ok().and_then(|i| self.owners.get(i))
+            usize::try_from(desc.addr >> self.frame_shift).ok().and_then(|i| self.owners.get(i))
         else {
             return;
         };
         if owner.get() == Owner::Free {
-            let frame = (desc.addr / self.frame_size as u64) as u32;
+            let frame = (desc.addr >> self.frame_shift) as u32;
             self.free.borrow_mut().retain(|&free| free != frame);
+        }
+        if owner.get() == Owner::TxLent {
+            self.quarantined_tx.set(self.quarantined_tx.get() + 1);
         }
         owner.set(Owner::Quarantined);
     }

@@ -9,7 +9,7 @@ pub mod xsk;
 use std::os::fd::BorrowedFd;
 
 use rustix::io::Errno;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::packet::{Census, Desc, PacketPool};
 use crate::queue::{RxCompletionQueue, RxSubmissionQueue, TxCompletionQueue, TxSubmissionQueue};
@@ -43,7 +43,7 @@ pub(crate) trait PortHandle {
 }
 
 /// Losses that the kernel counts per socket (`struct xdp_statistics` of linux/if_xdp.h), in frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketStatistics {
     /// Dropped for another reason than the ones below, such as a frame longer than a chunk.
     pub rx_dropped: u64,
@@ -171,7 +171,7 @@ impl Port {
 }
 
 /// Where the frames of a port were when it closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosingCensus {
     /// With the socket still open.
     pub before: Census,

@@ -164,6 +164,12 @@ impl Wire {
         self.state.borrow().now
     }
 
+    /// A clock that shows the simulated time, for what reads the time by itself.
+    pub fn clock(&self) -> impl Fn() -> Timestamp + 'static {
+        let state = Rc::clone(&self.state);
+        move || state.borrow().now
+    }
+
     /// Lets time pass. Nothing moves before the next [`step`](Self::step).
     pub fn advance(&mut self, by: Duration) {
         let mut state = self.state.borrow_mut();

@@ -33,6 +33,9 @@ const BUSY_DEADLINE: Duration = Duration::from_secs(2);
 /// socket buffer to it, and a full tx ring needs more than the usual default of 208 KiB.
 const SEND_BUFFER: usize = 8 << 20;
 
+/// The size of a huge page on x86-64, and of the default one on other machines at the most.
+const HUGE_PAGE: usize = 2 << 20;
+
 /// `XDP_MAX_TX_SKB_BUDGET` of linux/if_xdp.h: descriptors that one sendto(2) handles in copy mode.
 const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
 
@@ -67,6 +70,8 @@ pub struct XskInfo {
     pub zero_copy: bool,
     /// Descriptors that one system call handles in copy mode, where the kernel lets it be set.
     pub tx_budget: Option<u32>,
+    /// Whether the frames lie in huge pages: they do where the system has free ones (`vm.nr_hugepages`).
+    pub huge_pages: bool,
     /// Times the queue was found busy before it could be bound.
     pub busy_retries: u32,
 }
@@ -152,7 +157,7 @@ impl Port {
     /// [`OpenError`] says which step failed and what to do.
     pub fn open_xsk(config: &XskConfig) -> Result<(Self, XskInfo), OpenError> {
         let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
-        let (umem, descs) = create_umem(config, &pool_config)?;
+        let (umem, descs, huge_pages) = create_umem(config, &pool_config)?;
         let (socket, busy_retries) = bind(config, &umem)?;
         let (tx, rx, Some((fill, completion))) = socket else {
             return Err(OpenError::Bind {
@@ -162,7 +167,7 @@ impl Port {
             });
         };
         let fd = SocketFd(tx.fd().as_raw_fd());
-        let info = configure(fd, config, busy_retries);
+        let info = XskInfo { huge_pages, busy_retries, ..configure(fd, config) };
 
         let memory =
             UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
@@ -174,7 +179,7 @@ impl Port {
         })?;
         let table = Rc::new(DescTable {
             umem,
-            frame_size: config.frame_size.bytes(),
+            frame_shift: config.frame_size.bytes().trailing_zeros(),
             received: descs.iter().copied().map(Cell::new).collect(),
             canonical: descs.into_boxed_slice(),
         });
@@ -195,7 +200,9 @@ impl Port {
     }
 }
 
-fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<FrameDesc>), OpenError> {
+/// Makes the UMEM, in huge pages where there are free ones: one entry of the TLB then covers a thousand frames
+/// instead of two. Says whether it did.
+fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<FrameDesc>, bool), OpenError> {
     let bad =
         |what, value| OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value };
     let size = |what, value| QueueSize::new(value).map_err(|_| bad(what, value));
@@ -207,12 +214,19 @@ fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<Frame
         .build()
         .map_err(|_| bad("frame size", frame_size))?;
     let frames = NonZeroU32::new(pool.frames).ok_or_else(|| bad("number of frames", 0))?;
-    Umem::new(umem_config, frames, false).map_err(|error| OpenError::Umem {
+    // Only whole huge pages: munmap(2) takes nothing else.
+    if pool.bytes().is_multiple_of(HUGE_PAGE)
+        && let Ok((umem, descs)) = Umem::new(umem_config, frames, true)
+    {
+        return Ok((umem, descs, true));
+    }
+    let (umem, descs) = Umem::new(umem_config, frames, false).map_err(|error| OpenError::Umem {
         iface: config.iface.clone(),
         queue: config.queue,
         bytes: pool.bytes(),
         source: source_of(&error),
-    })
+    })?;
+    Ok((umem, descs, false))
 }
 
 type BoundSocket = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
@@ -258,7 +272,7 @@ fn bind(config: &XskConfig, umem: &Umem) -> Result<(BoundSocket, u32), OpenError
 }
 
 /// Sets what makes copy mode faster, where the kernel has it, and asks what mode the socket is in.
-fn configure(fd: SocketFd, config: &XskConfig, busy_retries: u32) -> XskInfo {
+fn configure(fd: SocketFd, config: &XskConfig) -> XskInfo {
     let borrowed = fd.borrow();
     // Beyond net.core.wmem_max with CAP_NET_ADMIN; less is slower, not wrong.
     if sockopt::set_socket_send_buffer_size_force(borrowed, SEND_BUFFER).is_err() {
@@ -277,7 +291,7 @@ fn configure(fd: SocketFd, config: &XskConfig, busy_retries: u32) -> XskInfo {
     };
     let zero_copy = sockopt::xdp_options(borrowed)
         .is_ok_and(|options| options.contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
-    XskInfo { zero_copy, tx_budget: (rc == 0).then_some(budget), busy_retries }
+    XskInfo { zero_copy, tx_budget: (rc == 0).then_some(budget), huge_pages: false, busy_retries: 0 }
 }
 
 /// Where the UMEM is mapped.
@@ -314,20 +328,21 @@ unsafe impl FrameMemory for UmemMemory {
 /// The descriptors of every frame that xsk-rs can express.
 struct DescTable {
     umem: Umem,
-    frame_size: usize,
+    frame_shift: u32,
     canonical: Box<[FrameDesc]>,
-    // As the kernel last delivered each frame: the same as the canonical one in copy mode.
+    // As the kernel last delivered each frame at another offset than the canonical one, which it does in zero-copy
+    // mode only: in copy mode this is never touched, and takes no room in the cache.
     received: Box<[Cell<FrameDesc>]>,
 }
 
 impl DescTable {
     fn canonical(&self, addr: u64) -> FrameDesc {
-        self.canonical[addr as usize / self.frame_size]
+        self.canonical[addr as usize >> self.frame_shift]
     }
 
     /// The descriptor for data that starts at `desc.addr`, with its length set.
     fn for_tx(&self, desc: Desc) -> FrameDesc {
-        let frame = desc.addr as usize / self.frame_size;
+        let frame = desc.addr as usize >> self.frame_shift;
         let mut found = self.canonical[frame];
         if found.addr() as u64 != desc.addr {
             found = self.received[frame].get();
@@ -340,11 +355,14 @@ impl DescTable {
         found
     }
 
+    /// Remembers where the kernel put the data of a frame, if that is not where the canonical descriptor has it.
     fn record(&self, desc: &FrameDesc) {
+        let offset = |addr: usize| addr & ((1 << self.frame_shift) - 1);
+        if offset(desc.addr()) == offset(self.canonical[0].addr()) {
+            return;
+        }
         // Out of range if the kernel returned nonsense; the pool counts that when it takes the frame.
-        if let Some(slot) = self.received.get(desc.addr() / self.frame_size)
-            && slot.get().addr() != desc.addr()
-        {
+        if let Some(slot) = self.received.get(desc.addr() >> self.frame_shift) {
             slot.set(*desc);
         }
     }

@@ -48,6 +48,12 @@ impl Sum {
         !u16::from_be_bytes(fold(self.0).to_ne_bytes())
     }
 
+    /// The sum itself, not yet folded, for a program that goes on adding to it on the same machine.
+    #[must_use]
+    pub const fn unfolded(self) -> u64 {
+        self.0
+    }
+
     /// Whether the data that was added, its own checksum included, is intact.
     #[must_use]
     pub fn is_intact(self) -> bool {

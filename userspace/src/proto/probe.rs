@@ -4,7 +4,7 @@
 //!  | Ethernet | IPv4 or IPv6 | type, code, checksum, identifier, sequence | stamp (24 bytes) | 24, 25, 26 ... |
 //! ```
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use netdext_abi::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
@@ -63,18 +63,33 @@ impl Stamp {
     }
 }
 
-/// What our payloads hold at `place`, behind the stamp.
-const fn filler(place: usize) -> u8 {
-    place as u8
+/// What our payloads hold behind the stamp: each byte its own place, the low 8 bits of it.
+const FILLER: [u8; 256] = {
+    let mut filler = [0; 256];
+    let mut place = 0;
+    while place < filler.len() {
+        filler[place] = place as u8;
+        place += 1;
+    }
+    filler
+};
+
+fn fill(payload: &mut [u8]) {
+    for piece in payload.chunks_mut(FILLER.len()) {
+        piece.copy_from_slice(&FILLER[..piece.len()]);
+    }
 }
 
 /// Whether all that follows the stamp in `payload` is as it was sent.
 pub fn is_intact(payload: &[u8]) -> bool {
-    payload.iter().enumerate().skip(Stamp::LEN).all(|(place, &byte)| byte == filler(place))
+    payload.chunks(FILLER.len()).enumerate().all(|(number, piece)| {
+        let from = if number == 0 { Stamp::LEN.min(piece.len()) } else { 0 };
+        piece[from..] == FILLER[from..piece.len()]
+    })
 }
 
 /// From which of our addresses to which of a neighbour's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Path {
     /// Over IPv4.
     V4 {
@@ -98,6 +113,14 @@ impl Path {
         match self {
             Self::V4 { .. } => IPV4_LEN + ECHO_LEN,
             Self::V6 { .. } => IPV6_LEN + ECHO_LEN,
+        }
+    }
+
+    /// The neighbour's address.
+    pub const fn destination(&self) -> IpAddr {
+        match *self {
+            Self::V4 { destination, .. } => IpAddr::V4(destination),
+            Self::V6 { destination, .. } => IpAddr::V6(destination),
         }
     }
 }
@@ -142,10 +165,8 @@ impl EchoRequest {
         put(message, 0, [kind, 0, 0, 0]);
         put_u16(message, 4, self.identifier);
         put_u16(message, 6, stamp.sequence());
+        fill(&mut message[ECHO_LEN..]);
         stamp.write(&mut message[ECHO_LEN..]);
-        for (place, byte) in message[ECHO_LEN..].iter_mut().enumerate().skip(Stamp::LEN) {
-            *byte = filler(place);
-        }
         let pseudo = match self.path {
             Path::V4 { source, destination } => {
                 write_ipv4_header(header, message.len(), source, destination);

@@ -8,11 +8,12 @@ pub struct RxCompletionQueue {
     descs: DescBatch,
     packets: u64,
     bytes: u64,
+    refused: u64,
 }
 
 impl RxCompletionQueue {
     pub(crate) fn new(ring: Box<dyn CompletionRing>) -> Self {
-        Self { ring, descs: EMPTY_BATCH, packets: 0, bytes: 0 }
+        Self { ring, descs: EMPTY_BATCH, packets: 0, bytes: 0, refused: 0 }
     }
 
     /// Takes received packets into `into`, in the order of arrival, up to its room. Returns how many.
@@ -24,8 +25,13 @@ impl RxCompletionQueue {
         while into.room() > 0 {
             let want = into.room().min(self.descs.len());
             let got = self.ring.consume(&mut self.descs[..want]);
+            // All at once, so that the loads overlap.
+            self.descs[..got].iter().for_each(|&desc| pool.prefetch_rx(desc));
             for &desc in &self.descs[..got] {
-                let Some(packet) = pool.take_back_rx(desc) else { continue };
+                let Some(packet) = pool.take_back_rx(desc) else {
+                    self.refused += 1;
+                    continue;
+                };
                 self.packets += 1;
                 self.bytes += packet.data_len() as u64;
                 // Cannot be full: no more was consumed than there is room.
@@ -43,6 +49,11 @@ impl RxCompletionQueue {
     /// Packets received so far.
     pub fn packets(&self) -> u64 {
         self.packets
+    }
+
+    /// Descriptors that the kernel returned wrongly: frames that did not become packets.
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Bytes received so far, Ethernet headers included.

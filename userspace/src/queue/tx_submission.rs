@@ -1,7 +1,8 @@
 use rustix::io::Errno;
 
 use super::RING_BATCH;
-use crate::packet::{Desc, LentTo, Packet, PacketBatch, PacketPool};
+use crate::capture::Tap;
+use crate::packet::{Desc, LentTo, Packet, PacketBatch, PacketPool, ReceiveMark};
 use crate::port::SubmissionRing;
 
 /// A packet that was not taken: it always comes back.
@@ -92,6 +93,9 @@ pub struct TxSubmissionQueue {
     ring: Box<dyn SubmissionRing>,
     pool: PacketPool,
     staged: Vec<Desc>,
+    // Of the staged packets, those that are measured.
+    marks: Vec<ReceiveMark>,
+    taps: Vec<Tap>,
     // Slots free in the ring when last asked, less those staged since: spares asking for every packet.
     room: u32,
     submitted: u64,
@@ -105,10 +109,13 @@ pub struct TxSubmissionQueue {
 impl TxSubmissionQueue {
     pub(crate) fn new(ring: Box<dyn SubmissionRing>, pool: PacketPool) -> Self {
         let staged = Vec::with_capacity(ring.size() as usize);
+        let marks = Vec::with_capacity(ring.size() as usize);
         Self {
             ring,
             pool,
             staged,
+            marks,
+            taps: Vec::new(),
             room: 0,
             submitted: 0,
             bytes: 0,
@@ -137,9 +144,14 @@ impl TxSubmissionQueue {
             Some(moved) if len >= ETHERNET_HEADER_LEN => self.realigned += u64::from(moved),
             _ => return Err(Rejected { packet, reason: RejectReason::BadLength }),
         }
+        if !self.taps.is_empty() {
+            self.taps.retain_mut(|tap| tap.offer(&packet));
+        }
+        let mark = packet.receive_mark();
         // A frame quarantined meanwhile is not sent, and stays where the census counts it.
         let Some(desc) = packet.lend(LentTo::Tx) else { return Ok(()) };
         self.staged.push(desc);
+        self.marks.extend(mark);
         self.room -= 1;
         self.submitted += 1;
         self.bytes += len as u64;
@@ -182,6 +194,7 @@ impl TxSubmissionQueue {
                 self.ring.produce(batch);
             }
             self.staged.clear();
+            self.marks.clear();
         }
         let mut wakeups = 0;
         let mut left = self.ring.size() - self.ring.room();
@@ -218,6 +231,16 @@ impl TxSubmissionQueue {
                 self.sort_errno(errno, in_ring)
             }
         }
+    }
+
+    /// Takes the marks of the staged packets that are measured.
+    pub(crate) fn drain_marks(&mut self) -> impl Iterator<Item = ReceiveMark> + '_ {
+        self.marks.drain(..)
+    }
+
+    /// Shows what is submitted from now on to `tap` too.
+    pub(crate) fn add_tap(&mut self, tap: Tap) {
+        self.taps.push(tap);
     }
 
     /// Whether a packet was rejected because the ring was full, since this was last asked.

@@ -10,7 +10,7 @@ use netdext_abi::{
     maps::DEFAULT_PREFIXES,
     rules::{Entry, HIT_SLOTS, NO_SLOT, Side, TABLE_RULES, Table, Tries, Winner, Winners},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The number of a rule, given when it is added and never given again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RuleId(pub u32);
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use rustix::thread::sched_getaffinity;
 
-use crate::dispatch::{SpawnError, WaitStrategy, WorkerError};
-use crate::driver::DriverFactory;
+use super::SwitchError;
+use crate::dispatch::{SpawnError, WaitStrategy};
+use crate::driver::{DriverFactory, PowerState};
 use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::{Device, DeviceError};
@@ -15,6 +16,9 @@ use crate::packet::FrameSize;
 use crate::port::RingSizes;
 use crate::proto::broadcast;
 use crate::steer::Rule;
+
+/// Packets that one callback gets at the most.
+pub(super) const CALLBACK_BATCH: usize = 64;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
 const LINK_HEADER_MAX: usize = 14 + 2 * 4;
@@ -53,13 +57,42 @@ pub struct RunConfig {
     pub replace: bool,
     /// Log every steering decision of the XDP program.
     pub log_frames: bool,
+    /// Measure how long frames take from stage to stage.
+    pub latency: bool,
     /// Slots of the rings of each queue.
     pub rings: RingSizes,
     /// Makes the driver.
     pub driver: Arc<dyn DriverFactory>,
+    /// Whether the driver gets its frames from the start.
+    pub enabled: bool,
+    /// The power state to start in.
+    pub power: PowerState,
 }
 
 impl RunConfig {
+    /// A driver on an interface, with everything else as `netdext run` has it unless told otherwise, and
+    /// without an address.
+    pub fn new(iface: impl Into<String>, driver: Arc<dyn DriverFactory>) -> Self {
+        Self {
+            iface: iface.into(),
+            addresses: Vec::new(),
+            mode: XdpMode::Auto,
+            wait: WaitStrategy::default(),
+            queues: QueueSelection::All,
+            rules: Vec::new(),
+            answer: false,
+            answer_limit: None,
+            cut_off: false,
+            replace: false,
+            log_frames: false,
+            latency: true,
+            rings: RingSizes::default(),
+            driver,
+            enabled: true,
+            power: PowerState::On,
+        }
+    }
+
     /// The broadcast addresses of the driver's networks.
     pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
         let broadcast = |&(address, prefix)| match address {
@@ -131,9 +164,9 @@ pub enum StartError {
         /// The queue.
         queue: u32,
     },
-    /// A callback of the driver.
+    /// Switching the driver on: a callback, or the XSKMAP.
     #[error(transparent)]
-    Driver(#[from] WorkerError),
+    Switch(#[from] SwitchError),
 }
 
 /// Refuses what cannot work, and says how many queues to serve.

@@ -3,6 +3,7 @@
 use crate::dispatch::WorkerError;
 use crate::link::program::AttachedMode;
 use crate::link::{Device, DeviceError};
+use crate::packet::Census;
 use crate::port::ClosingCensus;
 use crate::port::xsk::XskInfo;
 use crate::stats::PortStats;
@@ -49,7 +50,78 @@ pub struct RunReport {
     pub missing: Vec<u32>,
 }
 
+/// How a driver came to a bad end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A worker or a callback failed.
+    #[error("the driver on queue {queue} of {iface} failed")]
+    Worker {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// Why.
+        source: WorkerError,
+    },
+    /// A driver panicked, or a worker did not stop in time.
+    #[error("the driver on queue {queue} of {iface} ended without a report; the log above says why")]
+    NoReport {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+    },
+    /// The pool is not whole.
+    #[error("frames are missing from the pool of {iface}: {census}")]
+    FramesMissing {
+        /// The interface.
+        iface: String,
+        /// Where the frames are.
+        census: Census,
+    },
+    /// The interface was deleted.
+    #[error(
+        "{iface} is gone: the interface, or the other end of its pair, was deleted; make it again and start anew"
+    )]
+    LinkGone {
+        /// The interface.
+        iface: String,
+    },
+    /// The state of the link cannot be watched any more.
+    #[error("watching {iface} failed")]
+    LinkEvents {
+        /// The interface.
+        iface: String,
+        /// Why.
+        source: DeviceError,
+    },
+}
+
 impl RunReport {
+    /// Whether the end was a good one.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`], also after a stop that was asked for, if something failed meanwhile.
+    pub fn verdict(mut self, reason: EndReason) -> Result<(), RunError> {
+        let iface = std::mem::take(&mut self.stats.iface);
+        match reason {
+            EndReason::LinkGone => Err(RunError::LinkGone { iface }),
+            EndReason::LinkEvents(source) => Err(RunError::LinkEvents { iface, source }),
+            EndReason::Requested | EndReason::WorkerFailed { .. } => {
+                if let Some((queue, source)) = self.errors.pop() {
+                    Err(RunError::Worker { iface, queue, source })
+                } else if let Some(&queue) = self.missing.first() {
+                    Err(RunError::NoReport { iface, queue })
+                } else if self.is_whole() {
+                    Ok(())
+                } else {
+                    Err(RunError::FramesMissing { iface, census: self.stats.census })
+                }
+            }
+        }
+    }
+
     /// Whether no frame is missing on any queue.
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty() && self.census.iter().all(ClosingCensus::is_whole)

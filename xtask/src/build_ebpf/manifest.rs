@@ -9,9 +9,7 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// What the object is made of, besides the registry's crates that the lock file names.
-const SOURCES: [&str; 4] =
-    ["ebpf/abi/src", "ebpf/program/Cargo.lock", "ebpf/program/Cargo.toml", "ebpf/program/src"];
+use super::objects::Object;
 
 /// The tools that decide about the generated code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +18,7 @@ pub struct Versions {
     pub bpf_linker: String,
 }
 
-/// ebpf/object/manifest.json.
+/// The file beside an object in ebpf/object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub sources_sha256: String,
@@ -30,28 +28,24 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub fn path(root: &Path) -> PathBuf {
-        root.join("ebpf/object/manifest.json")
-    }
-
-    pub fn read(root: &Path) -> Result<Self> {
-        let path = Self::path(root);
+    pub fn read(root: &Path, object: &Object) -> Result<Self> {
+        let path = root.join(object.manifest);
         let text = fs::read(&path)
             .with_context(|| format!("{} can't be read; run `cargo xtask build-ebpf`", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("{} isn't a manifest", path.display()))
     }
 
-    pub fn write(&self, root: &Path) -> Result<()> {
-        let path = Self::path(root);
+    pub fn write(&self, root: &Path, object: &Object) -> Result<()> {
+        let path = root.join(object.manifest);
         let text = serde_json::to_string_pretty(self)? + "\n";
         fs::write(&path, text).with_context(|| format!("writing {} failed", path.display()))
     }
 }
 
 /// SHA-256 over names and contents of the sources, in order of their names.
-pub fn hash_sources(root: &Path) -> Result<String> {
+pub fn hash_sources(root: &Path, object: &Object) -> Result<String> {
     let mut files = Vec::new();
-    for source in SOURCES {
+    for source in object.sources {
         collect(&root.join(source), &mut files)?;
     }
     files.sort();

@@ -1,14 +1,32 @@
 //! The command line of netdext.
 
+mod capture;
+mod completions;
+mod daemon;
+mod doctor;
+mod driver_args;
+mod generate;
+mod inject;
 mod lab;
+mod lifecycle;
+mod man;
+mod observe;
 mod output;
+mod ping;
 mod run;
+mod select;
+mod signals;
+mod stats;
+mod steer;
+mod top;
 mod units;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use netdext::control::ClientError;
+use netdext::error::one_line;
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
@@ -30,27 +48,79 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
-    Run(run::Args),
+    Run(Box<run::Args>),
+    /// Run the drivers that are installed, until SIGINT or SIGTERM
+    Daemon(daemon::Args),
+    /// Install a driver in the daemon, and start it
+    Install(lifecycle::InstallArgs),
+    /// Stop an installed driver, and remove all that it made
+    Uninstall(lifecycle::ChoiceArgs),
+    /// List the drivers
+    List(lifecycle::ListArgs),
+    /// Show the drivers as a tree: interface, driver, queues, pool, timers
+    Ioreg(lifecycle::ListArgs),
+    /// Let a driver have its frames again
+    Enable(lifecycle::ChoiceArgs),
+    /// Leave a driver's frames to the kernel
+    Disable(lifecycle::ChoiceArgs),
+    /// Power a driver on or off
+    Power(lifecycle::PowerArgs),
+    /// Say what stands in the way of a driver on an interface, why, and what to do
+    Doctor(doctor::Args),
+    /// Send echo requests over the rings, and measure the replies
+    Ping(ping::Args),
     /// The veth pair to try a driver on
     Lab(lab::Args),
+    /// Start, stop or change the injector of a running driver
+    Inject(inject::Args),
+    /// List, add or delete the steering rules of a running driver
+    Steer(steer::Args),
+    /// Replace the XDP program of a running driver by a fresh one, without a gap
+    Reload(lifecycle::ChoiceArgs),
+    /// Write the frames of a running driver as pcapng, until SIGINT
+    Capture(capture::Args),
+    /// The counts of running drivers
+    Stats(stats::Args),
+    /// The counts of running drivers with rates, on the whole terminal
+    Top(top::Args),
+    /// Completions for a shell, to standard output
+    Completions(completions::Args),
+    /// The manual, to standard output or into a directory
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
-        Command::Run(args) => {
-            log_to_stderr(args.log_frames);
-            run::run(&args)
-        }
-        Command::Lab(args) => {
-            log_to_stderr(false);
-            lab::run(&args)
-        }
+    // A log would be written across the screen of `top`.
+    if !matches!(cli.command, Command::Top(_)) {
+        log_to_stderr(matches!(&cli.command, Command::Run(args) if args.log_frames));
+    }
+    let result = match &cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Daemon(args) => daemon::run(args),
+        Command::Install(args) => lifecycle::install(args),
+        Command::Uninstall(args) => lifecycle::uninstall(args),
+        Command::List(args) => lifecycle::list(args),
+        Command::Ioreg(args) => lifecycle::ioreg(args),
+        Command::Enable(args) => lifecycle::enable(args),
+        Command::Disable(args) => lifecycle::disable(args),
+        Command::Power(args) => lifecycle::power(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Ping(args) => ping::run(args),
+        Command::Lab(args) => lab::run(args),
+        Command::Inject(args) => inject::run(args),
+        Command::Steer(args) => steer::run(args),
+        Command::Reload(args) => steer::reload(args),
+        Command::Capture(args) => capture::run(args),
+        Command::Stats(args) => stats::run(args),
+        Command::Top(args) => top::run(args),
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => man::run(args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("netdext: {}", output::one_line(&error));
+            eprintln!("netdext: {}", one_line(error.as_ref()));
             ExitCode::from(exit_status(&error))
         }
     }
@@ -74,6 +144,7 @@ fn exit_status(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
+            || cause.downcast_ref().is_some_and(ClientError::is_permission)
     });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }

@@ -4,10 +4,16 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use anyhow::Context;
+use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
-use netdext::stats::{PortStats, SCHEMA_VERSION};
+use netdext::stats::{GeneratorReport, Name, PortStats, SCHEMA_VERSION};
+use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
+
+/// Targets that are listed one by one when the injector starts; of more, the first and the last.
+const LISTED_TARGETS: usize = 8;
 
 /// Prints a line. Unlike `println!` it does not panic when nobody reads any more: the driver goes on.
 macro_rules! say {
@@ -17,22 +23,7 @@ macro_rules! say {
         let _ = writeln!(stdout, $($format)*).and_then(|()| stdout.flush());
     }};
 }
-
-/// An error with its causes, on one line. A cause that the text before it already ends with is not said twice.
-pub fn one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        if line.ends_with(&cause) {
-            continue;
-        }
-        if !line.is_empty() {
-            line.push_str(": ");
-        }
-        line.push_str(&cause);
-    }
-    line
-}
+pub(crate) use say;
 
 /// That the driver is ready: the first line.
 #[derive(Serialize)]
@@ -74,8 +65,8 @@ impl<'a> Ready<'a> {
         }
     }
 
-    /// Prints it. `injector` is interval, batch and targets.
-    pub fn print(&self, json: bool, injector: Option<(Duration, usize, &[IpAddr])>) {
+    /// Prints it. `injector` comes with its targets.
+    pub fn print(&self, json: bool, injector: Option<(&InjectorSpec, &[IpAddr])>) {
         if json {
             print_json(self);
             return;
@@ -97,12 +88,16 @@ impl<'a> Ready<'a> {
             let _ = write!(line, "; try: {enter}ping {first}");
         }
         say!("{line}");
-        if let Some((interval, batch, targets)) = injector {
+        if let Some((injector, targets)) = injector {
             let whom = match targets {
                 [] => "the first neighbour heard".to_owned(),
+                [first, .., last] if targets.len() > LISTED_TARGETS => {
+                    format!("{} targets, {first} to {last}", targets.len())
+                }
                 targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             };
-            say!("injecting {batch} echo requests every {} to {whom}", humantime::format_duration(interval));
+            let interval = humantime::format_duration(Duration::from_nanos(injector.interval_ns));
+            say!("injecting {} echo requests every {interval} to {whom}", injector.batch);
         }
         if !self.enabled {
             say!(
@@ -145,6 +140,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         sum(|q| q.tx_bytes)
     );
     let answers = stats.verdicts.answers();
+    let answers: Vec<_> = answers.iter().map(|(name, count)| (Name::Borrowed(name), *count)).collect();
     print_named("answered", answers.iter().map(|(name, count)| (name, count)));
     print_named("handled", stats.counters.iter());
     print_named("dropped", stats.drops.iter());
@@ -157,6 +153,15 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         accounting.lost,
         accounting.residue
     );
+    let sent = &stats.tx_accounting;
+    say!(
+        "  sending   submitted {} = completed {} + lost {} + residue {}",
+        sent.submitted,
+        sent.completed,
+        sent.lost,
+        sent.residue
+    );
+    print_named("lost", stats.losses.iter());
     if let Some(injector) = &stats.injector {
         say!(
             "  injector  sent {} = replies {} + lost {} + residue {}; late {}, duplicate {}, out of order {}",
@@ -179,13 +184,88 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
                 us(rtt.max)
             );
         }
+        let pacing = &injector.pacing_error_ns;
+        if pacing.count > 0 {
+            say!(
+                "  pacing    late by p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+                us(pacing.p50),
+                us(pacing.p99),
+                us(pacing.p999),
+                us(pacing.max)
+            );
+        }
+    }
+    print_latency(stats);
+    if let Some(generator) = &stats.generator {
+        print_generator(generator);
     }
     let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
     say!("  pool      {}: {whole}", stats.census);
 }
 
+fn print_latency(stats: &PortStats) {
+    let Some(latency) = &stats.latency_ns else { return };
+    let us = |ns: u64| ns as f64 / 1000.0;
+    for (stage, times) in [
+        ("XDP to driver", &latency.xdp_to_user),
+        ("driver to tx ring", &latency.user_to_tx),
+        ("tx ring to completion", &latency.tx_to_completion),
+    ] {
+        if times.count > 0 {
+            say!(
+                "  latency   {stage}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+                us(times.p50),
+                us(times.p99),
+                us(times.p999),
+                us(times.max)
+            );
+        }
+    }
+}
+
+/// Prints what a capture counted.
+pub fn print_capture(report: &CaptureReport, json: bool) {
+    #[derive(Serialize)]
+    struct Captured<'a> {
+        event: &'static str,
+        schema: u32,
+        #[serde(flatten)]
+        report: &'a CaptureReport,
+    }
+    if json {
+        print_json(&Captured { event: "capture", schema: SCHEMA_VERSION, report });
+        return;
+    }
+    let CaptureReport { seen, accepted, written, dropped, ended } = report;
+    let late = if *ended { "" } else { "; still being written" };
+    say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
+}
+
+fn print_generator(generator: &GeneratorReport) {
+    let seconds = generator.sending_ns as f64 / 1e9;
+    let rate = if seconds > 0.0 { generator.sent as f64 / seconds } else { 0.0 };
+    say!(
+        "  generator sent {} in {seconds:.3} s, {rate:.0} a second; skipped {}, refused {}, waited for a frame {} times",
+        generator.sent,
+        generator.skipped,
+        generator.refused,
+        generator.no_frame
+    );
+    let us = |ns: u64| ns as f64 / 1000.0;
+    let error = &generator.pacing_error_ns;
+    if error.count > 0 {
+        say!(
+            "  lateness  p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+            us(error.p50),
+            us(error.p99),
+            us(error.p999),
+            us(error.max)
+        );
+    }
+}
+
 /// One line of named counts, without those that are zero; nothing if all are.
-fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, &'a u64)>) {
+fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
     let counts: Vec<_> =
         counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     if !counts.is_empty() {
@@ -193,7 +273,14 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a &'static str, 
     }
 }
 
-fn print_json<T: Serialize>(object: &T) {
+/// Prints an object as one line of JSON.
+/// Prints a line.
+pub fn print_line(line: &str) {
+    say!("{line}");
+}
+
+/// Prints an object on a line.
+pub fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
@@ -201,15 +288,25 @@ fn print_json<T: Serialize>(object: &T) {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether somebody reads what is written to standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    There,
+    /// It closed its end, as `head` does.
+    Gone,
+}
 
-    #[test]
-    fn causes_are_joined_on_one_line_and_said_once() {
-        let error = anyhow::anyhow!("no\nroom").context("open x: no room").context("start");
-        assert_eq!(one_line(&error), "start: open x: no room");
-        let error = anyhow::anyhow!("no room").context("open x");
-        assert_eq!(one_line(&error), "open x: no room");
+/// Writes to standard output.
+///
+/// # Errors
+///
+/// It cannot be written, for another reason than that its reader is gone.
+pub fn write_stdout(text: &[u8]) -> anyhow::Result<Reader> {
+    use std::io::Write as _;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error).context("write to standard output"),
     }
 }

@@ -1,6 +1,5 @@
 //! Values with units on the command line. Each error shows an example.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -24,6 +23,16 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The time from one look at the counts to the next: 100 ms to an hour.
+pub fn watch_interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("from 100ms to 1h; for example 1s".to_owned())
+    }
+}
+
 /// Events per second, such as `10000/s`.
 pub fn rate(text: &str) -> Result<f64, String> {
     let rate = text.strip_suffix("/s").and_then(|number| number.parse::<f64>().ok());
@@ -38,19 +47,27 @@ pub fn whole_rate(text: &str) -> Result<NonZeroU32, String> {
         .ok_or_else(|| "not a whole rate from 1/s to 10000000/s; for example 1000/s".to_owned())
 }
 
-/// An address with the length of its prefix, such as `198.18.0.1/24`.
-pub fn address(text: &str) -> Result<(IpAddr, u8), String> {
-    let example =
-        || "not an address with a prefix length; for example 198.18.0.1/24 or 2001:2::1/64".to_owned();
-    let (address, length) = text.split_once('/').ok_or_else(example)?;
-    let address: IpAddr = address.parse().map_err(|_| example())?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.parse().ok().filter(|length| *length <= most).ok_or_else(example)?;
-    Ok((address, length))
+/// The same, or `max` for as fast as it goes, which is infinity.
+pub fn rate_or_max(text: &str) -> Result<f64, String> {
+    if text == "max" { Ok(f64::INFINITY) } else { rate(text).map_err(|message| format!("{message}, or max")) }
+}
+
+/// A MAC address, such as `02:00:00:00:00:02`.
+pub fn mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2 && !byte.starts_with('+')))
+        .collect();
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| "not a MAC address; for example 02:00:00:00:00:02".to_owned())
 }
 
 /// The time between ticks that gives `rate` requests a second with `batch` requests a tick.
 pub fn interval_of(rate: f64, batch: usize) -> Result<Duration, String> {
+    if rate.is_infinite() {
+        return Err("--rate max is for --driver generate; give for example --rate 10000/s".to_owned());
+    }
     let interval = Duration::from_secs_f64((batch as f64 / rate).min(1e9));
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
@@ -60,6 +77,11 @@ pub fn interval_of(rate: f64, batch: usize) -> Result<Duration, String> {
              change --batch"
         ))
     }
+}
+
+/// Ends with exit status 2: values that are right each for itself and wrong together.
+pub fn usage_error(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n")).exit()
 }
 
 #[cfg(test)]
@@ -82,6 +104,14 @@ mod tests {
     }
 
     #[test]
+    fn counts_are_looked_at_every_tenth_of_a_second_to_every_hour() {
+        assert!(watch_interval("100ms").is_ok() && watch_interval("1h").is_ok());
+        for bad in ["99ms", "61m", "1"] {
+            assert!(watch_interval(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn rates_are_per_second() {
         assert_eq!(rate("10000/s"), Ok(10_000.0));
         assert_eq!(rate("0.5/s"), Ok(0.5));
@@ -99,20 +129,33 @@ mod tests {
     }
 
     #[test]
+    fn the_fastest_rate_has_a_name() {
+        assert_eq!(rate_or_max("max"), Ok(f64::INFINITY));
+        assert_eq!(rate_or_max("5/s"), Ok(5.0));
+        assert!(rate_or_max("fast").is_err_and(|message| message.contains("max")));
+    }
+
+    #[test]
+    fn a_mac_address_is_six_bytes_in_hexadecimal() {
+        assert_eq!(mac("02:00:00:00:fF:09"), Ok([2, 0, 0, 0, 0xff, 9]));
+        for bad in [
+            "",
+            "02",
+            "02:00:00:00:00",
+            "02:00:00:00:00:00:00",
+            "2:0:0:0:0:0",
+            "0x:00:00:00:00:00",
+            "+2:00:00:00:00:00",
+        ] {
+            assert!(mac(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn a_rate_is_divided_into_ticks_by_the_batch() {
         assert_eq!(interval_of(10_000.0, 8), Ok(Duration::from_micros(800)));
         assert_eq!(interval_of(100_000.0, 1), Ok(Duration::from_micros(10)));
         assert!(interval_of(1_000_000.0, 1).is_err_and(|message| message.contains("--batch")));
-    }
-
-    #[test]
-    fn addresses_need_a_prefix_length_that_fits_the_family() {
-        assert_eq!(address("198.18.0.1/24"), Ok(("198.18.0.1".parse().unwrap(), 24)));
-        assert!(address("2001:2::1/64").is_ok());
-        for bad in
-            ["", "198.18.0.1", "198.18.0.1/33", "2001:2::1/129", "198.18.0/24", "x/24", "198.18.0.1/-1"]
-        {
-            assert!(address(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
-        }
+        assert!(interval_of(f64::INFINITY, 1).is_err_and(|message| message.contains("generate")));
     }
 }

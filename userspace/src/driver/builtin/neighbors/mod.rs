@@ -22,7 +22,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::dispatch::Timestamp;
-use crate::proto::MacAddr;
+use crate::driver::Cx;
+use crate::proto::{MacAddr, arp, ndp};
 
 /// How a table of neighbours behaves.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +94,13 @@ impl Neighbors {
     /// An empty table.
     pub fn new(config: NeighborConfig) -> Self {
         Self { config, entries: HashMap::new(), due: BTreeSet::new(), failed: 0 }
+    }
+
+    /// Makes sure that the table holds `more` neighbours besides those that the configuration allows for, and
+    /// that it need not grow for them.
+    pub fn make_room_for(&mut self, more: usize) {
+        self.config.capacity = self.config.capacity.max(NeighborConfig::default().capacity + more);
+        self.entries.reserve(more.saturating_sub(self.entries.len()));
     }
 
     /// The MAC address to send to now. Begins to ask for it where it is unknown (and the table has room),
@@ -243,4 +251,25 @@ fn reschedule(
     due.remove(&(entry.deadline, address));
     due.insert((deadline, address));
     (entry.state, entry.deadline, entry.attempts) = (state, deadline, 0);
+}
+
+/// Sends one request for a MAC address, from `source`, an address of ours of the same family. `None` if there is
+/// no packet or no room in the tx ring.
+pub(super) fn send_solicit(cx: &mut Cx<'_>, source: IpAddr, solicit: Solicit) -> Option<()> {
+    let Solicit { target, to } = solicit;
+    let source_mac = cx.device.mac;
+    let mut packet = cx.pool.alloc()?;
+    let offset = packet.data_offset();
+    match (source, target) {
+        (IpAddr::V4(source), IpAddr::V4(target)) => {
+            packet.set_data(offset, arp::Request::LEN).ok()?;
+            arp::Request { source_mac, source, target, to }.write(packet.data_mut());
+        }
+        (IpAddr::V6(source), IpAddr::V6(target)) => {
+            packet.set_data(offset, ndp::Request::LEN).ok()?;
+            ndp::Request { source_mac, source, target, to }.write(packet.data_mut());
+        }
+        _ => return None,
+    }
+    cx.tx.submit(packet).ok()
 }

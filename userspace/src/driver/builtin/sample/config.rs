@@ -2,7 +2,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::pending::MAX_PENDING;
+use super::targets::MAX_TARGETS;
 use crate::proto::probe::Stamp;
+
+/// The longest payload of an IPv4 datagram with an echo request.
+const MAX_PAYLOAD: usize = u16::MAX as usize - 28;
 
 /// What the sample driver does.
 #[derive(Clone, Debug)]
@@ -29,8 +33,9 @@ pub struct InjectorConfig {
     pub interval: Duration,
     /// Requests a tick, spread over the targets in turn.
     pub batch: usize,
-    /// Whom to send requests to, each on a network of ours. If empty, the first neighbour on such a network
-    /// that speaks to us becomes the target.
+    /// Whom to send requests to, each on a network of ours; one named twice counts once. If empty, the first
+    /// neighbour on such a network that speaks to us becomes the target, and when it leaves 16 requests in a row
+    /// unanswered, the next other one that does.
     pub targets: Vec<IpAddr>,
     /// Bytes of payload; at least 24.
     pub payload_len: usize,
@@ -66,6 +71,12 @@ pub enum SampleConfigError {
     /// The send time and the number of a request have no room.
     #[error("the injector's payload of {0} bytes is too short; it takes {min} or more", min = Stamp::LEN)]
     ShortPayload(usize),
+    /// The table of targets is bounded.
+    #[error("the injector's {0} targets are too many; it takes {MAX_TARGETS} or fewer")]
+    TooManyTargets(usize),
+    /// No frame holds it, and the length of a payload is kept in 16 bits.
+    #[error("the injector's payload of {0} bytes fits no datagram; {max} is the limit", max = MAX_PAYLOAD)]
+    LongPayload(usize),
     /// The table of waiting requests is bounded.
     #[error(
         "{batch} requests every {interval:?}, each waiting up to {reply_timeout:?}, make {waiting} waiting at the \
@@ -90,7 +101,7 @@ impl InjectorConfig {
     ///
     /// [`SampleConfigError`] when the configuration cannot work.
     pub(super) fn waiting(&self) -> Result<u64, SampleConfigError> {
-        let Self { first: _, interval, batch, targets: _, payload_len, reply_timeout } = *self;
+        let Self { first: _, interval, batch, ref targets, payload_len, reply_timeout } = *self;
         if batch == 0 {
             return Err(SampleConfigError::EmptyBatch);
         }
@@ -102,6 +113,12 @@ impl InjectorConfig {
         }
         if payload_len < Stamp::LEN {
             return Err(SampleConfigError::ShortPayload(payload_len));
+        }
+        if payload_len > MAX_PAYLOAD {
+            return Err(SampleConfigError::LongPayload(payload_len));
+        }
+        if targets.len() > MAX_TARGETS {
+            return Err(SampleConfigError::TooManyTargets(targets.len()));
         }
         // The ticks within one timeout, and the one that comes before the first of them expires.
         let ticks = reply_timeout.as_nanos() / interval.as_nanos() + 2;
@@ -135,6 +152,9 @@ mod tests {
         assert_eq!(waiting(|c| c.interval = Duration::ZERO), Err(SampleConfigError::ZeroInterval));
         assert_eq!(waiting(|c| c.reply_timeout = Duration::ZERO), Err(SampleConfigError::ZeroTimeout));
         assert_eq!(waiting(|c| c.payload_len = 23), Err(SampleConfigError::ShortPayload(23)));
+        assert_eq!(waiting(|c| c.payload_len = 65_508), Err(SampleConfigError::LongPayload(65_508)));
+        let many = vec![IpAddr::from([198, 18, 0, 2]); MAX_TARGETS + 1];
+        assert_eq!(waiting(|c| c.targets = many), Err(SampleConfigError::TooManyTargets(65_537)));
         let error = waiting(|c| (c.interval, c.batch) = (Duration::from_micros(10), 64)).unwrap_err();
         assert_eq!(
             error.to_string(),

@@ -1,46 +1,59 @@
 //! Echo requests injected by the timer, and their replies.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use fastrand::Rng;
 use hdrhistogram::Histogram;
 
-use super::config::{InjectorConfig, SampleConfigError};
+use super::config::InjectorConfig;
 use super::outcome::Handled;
-use super::pending::{Match, Pending};
+use super::pending::{Match, Pending, Request};
+use super::targets::Targets;
 use crate::dispatch::Timestamp;
 use crate::driver::builtin::neighbors::Neighbors;
-use crate::driver::{Cx, InjectorStats};
+use crate::driver::{Cx, InjectorStats, TargetStats};
 use crate::packet::{OutOfFrame, Packet, PacketBatch};
 use crate::proto::Local;
 use crate::proto::echo::EchoReply;
 use crate::proto::probe::{EchoRequest, Path, Stamp, is_intact};
 
-/// Round-trip times that the histogram holds without growing, in ns: 1 ns to 1 minute.
-const RTT_RANGE_NS: (u64, u64) = (1, 60_000_000_000);
+/// Times that the histograms hold without growing, in ns: 1 ns to 1 minute.
+const RANGE_NS: (u64, u64) = (1, 60_000_000_000);
 const RTT_DIGITS: u8 = 3;
+/// One less, because errors span more decades, and a copy is made for every look at the counts.
+const PACING_DIGITS: u8 = 2;
 
-/// One neighbour that is sent requests.
-#[derive(Debug)]
-struct Target {
-    address: IpAddr,
-    path: Path,
-    /// The latest request that it has answered.
-    answered: Option<u64>,
+/// Requests in a row that a target that was learnt may leave unanswered before another one takes its place: two
+/// batches of the default size, so ten seconds.
+pub(super) const SILENT_FOR: u32 = 16;
+
+/// By what the requests of a run are told from those of others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity {
+    identifier: u16,
+    token: u32,
+}
+
+impl Identity {
+    pub(super) fn new(rng: &mut Rng) -> Self {
+        Self { identifier: rng.u16(..), token: rng.u32(..) }
+    }
 }
 
 /// The state that all instances of a run share: a reply may arrive on another queue than its request left.
 #[derive(Debug)]
 pub(super) struct Injector {
-    targets: Vec<Target>,
-    /// The target whose turn it is.
-    turn: usize,
+    targets: Targets,
+    /// Whether the target is to be whoever is heard.
+    learns: bool,
     pending: Pending,
-    identifier: u16,
-    token: u32,
-    payload_len: usize,
+    identity: Identity,
+    payload_len: u16,
     counts: Counts,
     rtt_ns: Histogram<u64>,
+    rtt_from_schedule_ns: Histogram<u64>,
+    pacing_error_ns: Histogram<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +65,7 @@ struct Counts {
     late: u64,
     duplicates: u64,
     out_of_order: u64,
+    targets_replaced: u64,
 }
 
 /// Why a request was not sent.
@@ -62,67 +76,109 @@ enum Unsent {
     Rejected,
 }
 
+/// Too many earlier targets still have requests that wait.
+#[derive(Debug)]
+pub(super) struct TooManyWaiting;
+
+fn histogram(digits: u8) -> Histogram<u64> {
+    let mut histogram = Histogram::new_with_bounds(RANGE_NS.0, RANGE_NS.1, digits)
+        .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
+    histogram.auto(true);
+    histogram
+}
+
+fn record(histogram: &mut Histogram<u64>, time: Duration, count: u64) {
+    histogram.saturating_record_n((time.as_nanos() as u64).max(RANGE_NS.0), count);
+}
+
 impl Injector {
-    /// An injector without targets. Identifier and token come from `rng`.
-    pub(super) fn new(config: &InjectorConfig, rng: &mut Rng) -> Result<Self, SampleConfigError> {
-        let pending = Pending::new(config.waiting()?, config.reply_timeout);
-        let mut rtt_ns = Histogram::new_with_bounds(RTT_RANGE_NS.0, RTT_RANGE_NS.1, RTT_DIGITS)
-            .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
-        rtt_ns.auto(true);
-        Ok(Self {
-            targets: Vec::new(),
-            turn: 0,
-            pending,
-            identifier: rng.u16(..),
-            token: rng.u32(..),
-            payload_len: config.payload_len,
+    /// An injector that still looks for a target.
+    pub(super) fn new(identity: Identity, config: &InjectorConfig, waiting: u64) -> Self {
+        Self {
+            targets: Targets::default(),
+            learns: true,
+            pending: Pending::new(waiting, config.reply_timeout),
+            identity,
+            payload_len: config.payload_len as u16,
             counts: Counts::default(),
-            rtt_ns,
-        })
+            rtt_ns: histogram(RTT_DIGITS),
+            rtt_from_schedule_ns: histogram(RTT_DIGITS),
+            pacing_error_ns: histogram(PACING_DIGITS),
+        }
     }
 
-    /// Adds a target. Returns whether it is on a network of ours.
-    pub(super) fn add_target(&mut self, address: IpAddr, local: &Local) -> bool {
-        let path = match (local.source_for(address), address) {
-            (Some(IpAddr::V4(source)), IpAddr::V4(destination)) => Path::V4 { source, destination },
-            (Some(IpAddr::V6(source)), IpAddr::V6(destination)) => Path::V6 { source, destination },
-            _ => return false,
-        };
-        self.targets.push(Target { address, path, answered: None });
+    /// Sends so many bytes from now on, with room for `waiting` requests at the same time.
+    pub(super) fn set_shape(&mut self, payload_len: usize, waiting: u64) {
+        self.payload_len = payload_len as u16;
+        self.pending.grow(waiting);
+    }
+
+    /// Makes these the targets; none means to learn one.
+    pub(super) fn set_targets(&mut self, paths: &[Path], now: Timestamp) -> Result<(), TooManyWaiting> {
+        self.expire(now);
+        let (next, settled) = (self.pending.number(), self.pending.settled());
+        let forgotten = self.targets.replace(paths, next, settled).ok_or(TooManyWaiting)?;
+        self.pending.forget_below(forgotten);
+        self.learns = paths.is_empty();
+        Ok(())
+    }
+
+    /// Whether the next neighbour that is heard becomes the target: there is none yet, or the one that was
+    /// learnt has fallen silent.
+    pub(super) fn looks_for_target(&self) -> bool {
+        self.learns && self.targets.iter().all(|target| target.silent() >= SILENT_FOR)
+    }
+
+    /// A neighbour was heard: makes it the target, if one is looked for and it is on a network of ours. Returns
+    /// whether it is the target now and was not before.
+    pub(super) fn heard(&mut self, address: IpAddr, local: &Local, now: Timestamp) -> bool {
+        let is_target_already = self.targets.iter().any(|target| target.address() == address);
+        if !self.looks_for_target() || is_target_already {
+            return false;
+        }
+        let Some(path) = path_to(address, local) else { return false };
+        let replaces = !self.targets.is_empty();
+        if self.set_targets(&[path], now).is_err() {
+            return false;
+        }
+        self.learns = true;
+        self.counts.targets_replaced += u64::from(replaces);
         true
     }
 
     /// The addresses of the targets.
     pub(super) fn targets(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.targets.iter().map(|target| target.address)
+        self.targets.iter().map(|target| target.address())
     }
 
-    /// One tick of the timer: takes up to `count` packets from the pool, writes an echo request into each,
-    /// and submits it. What cannot be submitted goes back to the pool. Every one of the `count` requests is
-    /// counted: as sent, or by what was missing.
+    /// One tick of the timer, due at `scheduled`: takes up to `count` packets from the pool, writes an echo request
+    /// into each, and submits it. What cannot be submitted goes back to the pool. Every one of the `count` requests
+    /// is counted: as sent, or by what was missing.
     pub(super) fn tick(
         &mut self,
         cx: &mut Cx<'_>,
         neighbors: &mut Neighbors,
         packets: &mut PacketBatch,
         count: usize,
+        scheduled: Timestamp,
     ) {
-        self.pending.expire(cx.now);
+        self.expire(cx.now);
         if self.targets.is_empty() {
             self.counts.no_target += count as u64;
             return;
         }
+        let lateness = cx.now.since(scheduled);
         let taken = cx.pool.alloc_into(packets, count);
         self.counts.not_sent += (count - taken) as u64;
+        let mut sent = 0;
         while let Some(packet) = packets.pop() {
-            let turn = self.turn;
-            self.turn = (turn + 1) % self.targets.len();
-            match self.send(cx, neighbors, packet, turn) {
-                Ok(()) => {}
+            match self.send(cx, neighbors, packet, lateness) {
+                Ok(()) => sent += 1,
                 Err(Unsent::Unresolved) => self.counts.unresolved += 1,
                 Err(Unsent::Rejected) => self.counts.not_sent += 1,
             }
         }
+        record(&mut self.pacing_error_ns, lateness, sent);
     }
 
     fn send(
@@ -130,77 +186,87 @@ impl Injector {
         cx: &mut Cx<'_>,
         neighbors: &mut Neighbors,
         mut packet: Packet,
-        turn: usize,
+        lateness: Duration,
     ) -> Result<(), Unsent> {
-        let target = &self.targets[turn];
-        let destination_mac = neighbors.resolve(target.address, cx.now).ok_or(Unsent::Unresolved)?;
+        let slot = self.targets.next_in_turn().ok_or(Unsent::Rejected)?;
+        let target = self.targets.slot(slot);
+        let Some(destination_mac) = neighbors.resolve(target.address(), cx.now) else {
+            target.unresolved();
+            return Err(Unsent::Unresolved);
+        };
         let counter = self.pending.next().ok_or(Unsent::Rejected)?;
         let request = EchoRequest {
             source_mac: cx.device.mac,
             destination_mac,
-            path: target.path,
-            identifier: self.identifier,
-            payload_len: self.payload_len,
+            path: target.path(),
+            identifier: self.identity.identifier,
+            payload_len: self.payload_len.into(),
         };
-        let stamp = Stamp { token: self.token, counter, sent: cx.now };
+        let stamp = Stamp { token: self.identity.token, counter, sent: cx.now };
         write(&mut packet, &request, &stamp).map_err(|_| Unsent::Rejected)?;
         cx.tx.submit(packet).map_err(|_| Unsent::Rejected)?;
-        self.pending.sent(turn as u32, cx.now);
+        target.sent();
+        let lateness_ns = u32::try_from(lateness.as_nanos()).unwrap_or(u32::MAX);
+        let request = Request { target: slot, payload_len: self.payload_len, lateness_ns };
+        self.pending.sent(request, cx.now);
         Ok(())
     }
 
     /// An echo reply arrived at `at`. `None` if it answers a request of somebody else.
     pub(super) fn reply(&mut self, reply: &EchoReply<'_>, at: Timestamp) -> Option<Handled> {
         let stamp = Stamp::read(reply.payload)?;
-        if stamp.token != self.token || reply.identifier != self.identifier {
+        if stamp.token != self.identity.token || reply.identifier != self.identity.identifier {
             return None;
         }
-        let is_intact = reply.sequence == stamp.sequence()
-            && reply.payload.len() == self.payload_len
-            && is_intact(reply.payload);
-        if !is_intact {
+        if reply.sequence != stamp.sequence() || !is_intact(reply.payload) {
             return Some(Handled::EchoReplyMismatched);
         }
         let targets = &mut self.targets;
         let mut answering = None;
-        let found = self.pending.reply(stamp.counter, stamp.sent, at, |target| {
-            answering = targets.get_mut(target as usize).filter(|target| target.address == reply.source);
-            answering.is_some()
+        let found = self.pending.reply(stamp.counter, stamp.sent, at, |request| {
+            let target = targets.slot(request.target);
+            let fits =
+                target.address() == reply.source && usize::from(request.payload_len) == reply.payload.len();
+            answering = fits.then_some(target);
+            fits
         });
-        Some(match found {
-            Match::InTime { rtt } => {
-                if let Some(target) = answering {
-                    if target.answered.is_some_and(|latest| latest > stamp.counter) {
-                        self.counts.out_of_order += 1;
-                    } else {
-                        target.answered = Some(stamp.counter);
-                    }
-                }
-                self.rtt_ns.saturating_record((rtt.as_nanos() as u64).max(RTT_RANGE_NS.0));
+        Some(match (found, answering) {
+            (Match::InTime { rtt, lateness }, Some(target)) => {
+                let in_order = target.answered(stamp.counter, rtt);
+                self.counts.out_of_order += u64::from(!in_order);
+                record(&mut self.rtt_ns, rtt, 1);
+                record(&mut self.rtt_from_schedule_ns, rtt + lateness, 1);
                 Handled::EchoReplyMatched
             }
-            Match::Late => {
+            (Match::Late { newly_lost }, Some(target)) => {
+                if newly_lost {
+                    target.lost();
+                }
+                target.late();
                 self.counts.late += 1;
                 Handled::EchoReplyLate
             }
-            Match::Duplicate => {
+            (Match::Duplicate, _) => {
                 self.counts.duplicates += 1;
                 Handled::EchoReplyDuplicate
             }
-            Match::TooOld => Handled::EchoReplyTooOld,
-            Match::Mismatch => Handled::EchoReplyMismatched,
+            (Match::TooOld, _) => Handled::EchoReplyTooOld,
+            // What matches has its target.
+            (Match::Mismatch, _) | (_, None) => Handled::EchoReplyMismatched,
         })
     }
 
     /// Gives up the requests whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        self.pending.expire(now);
+        let targets = &mut self.targets;
+        self.pending.expire(now, |slot| targets.slot(slot).lost());
     }
 
     /// The interface is being disabled: nothing can be answered any more, so what waits is lost.
     pub(super) fn settle(&mut self, now: Timestamp) {
-        self.pending.expire(now);
-        self.counts.unanswered_at_disable += self.pending.settle();
+        self.expire(now);
+        let targets = &mut self.targets;
+        self.counts.unanswered_at_disable += self.pending.settle(|slot| targets.slot(slot).lost());
     }
 
     /// When [`expire`](Self::expire) would next leave nothing waiting.
@@ -219,16 +285,33 @@ impl Injector {
             duplicates: self.counts.duplicates,
             out_of_order: self.counts.out_of_order,
             rtt_ns: self.rtt_ns.clone(),
+            rtt_from_schedule_ns: self.rtt_from_schedule_ns.clone(),
+            pacing_error_ns: self.pacing_error_ns.clone(),
         }
     }
 
-    /// Requests that were due and did not come to be submitted, and those cut off by disabling.
-    pub(super) fn events(&self) -> [(&'static str, u64); 3] {
+    pub(super) fn target_stats(&self) -> Vec<TargetStats> {
+        self.targets.stats()
+    }
+
+    /// Requests that were due and did not come to be submitted, those cut off by disabling, and how often a
+    /// target that was learnt gave way to another one.
+    pub(super) fn events(&self) -> [(&'static str, u64); 4] {
         [
             ("injector_no_target", self.counts.no_target),
             ("injector_unresolved", self.counts.unresolved),
             ("injector_unanswered_at_disable", self.counts.unanswered_at_disable),
+            ("injector_targets_replaced", self.counts.targets_replaced),
         ]
+    }
+}
+
+/// Between which addresses requests to `address` go; `None` if it is on no network of ours.
+pub(super) fn path_to(address: IpAddr, local: &Local) -> Option<Path> {
+    match (local.source_for(address)?, address) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Path::V4 { source, destination }),
+        (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Path::V6 { source, destination }),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::proto::named::named;
 
 named! {
     /// A received frame that was made use of, or recycled because there was nothing to do.
-    pub(super) enum Handled {
+    pub(in crate::driver::builtin) enum Handled {
         /// ICMP echo request answered.
         Echo4Answered = "echo4_answered",
         /// ICMPv6 echo request answered.
@@ -41,7 +41,7 @@ named! {
 
 named! {
     /// Why an answer could not be sent.
-    pub(super) enum Unsent {
+    pub(in crate::driver::builtin) enum Unsent {
         /// The tx ring was full.
         TxFull = "tx_full",
         /// The tx queue does not take such a frame.
@@ -51,7 +51,7 @@ named! {
 
 /// What became of one received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::driver::builtin) enum Outcome {
     Handled(Handled),
     Refused(Refusal),
     Unsent(Unsent),
@@ -60,7 +60,7 @@ pub(super) enum Outcome {
 
 /// How often each outcome occurred.
 #[derive(Clone, Debug)]
-pub(super) struct Outcomes {
+pub(in crate::driver::builtin) struct Outcomes {
     handled: [u64; Handled::ALL.len()],
     refused: [u64; Refusal::ALL.len()],
     unsent: [u64; Unsent::ALL.len()],
@@ -84,7 +84,7 @@ impl Default for Outcomes {
 }
 
 impl Outcomes {
-    pub(super) fn count(&mut self, outcome: Outcome) {
+    pub(in crate::driver::builtin) fn count(&mut self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Handled(handled) => &mut self.handled[handled as usize],
             Outcome::Refused(refusal) => &mut self.refused[refusal as usize],
@@ -95,12 +95,12 @@ impl Outcomes {
     }
 
     /// Frames that were made use of or recycled.
-    pub(super) fn counters(&self) -> Vec<(&'static str, u64)> {
+    pub(in crate::driver::builtin) fn counters(&self) -> Vec<(&'static str, u64)> {
         Handled::ALL.iter().map(|&handled| (handled.name(), self.handled[handled as usize])).collect()
     }
 
     /// Frames that were refused, malformed, or whose answer could not be sent.
-    pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
+    pub(in crate::driver::builtin) fn drops(&self) -> Vec<(&'static str, u64)> {
         let refused = Refusal::ALL.iter().map(|&refusal| (refusal.name(), self.refused[refusal as usize]));
         let unsent = Unsent::ALL.iter().map(|&unsent| (unsent.name(), self.unsent[unsent as usize]));
         let malformed =

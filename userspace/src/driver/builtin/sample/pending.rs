@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::dispatch::Timestamp;
 
-/// Requests that can wait at the same time at the most; a slot takes 16 bytes.
-pub(super) const MAX_PENDING: u64 = 1 << 20;
+/// Requests that can wait at the same time at the most; a slot takes 24 bytes.
+pub(in crate::driver::builtin) const MAX_PENDING: u64 = 1 << 20;
 
 const MIN_SLOTS: u64 = 1024;
 
@@ -22,23 +22,39 @@ enum State {
     AnsweredLate,
 }
 
+/// What is remembered of a request besides its number and when it was sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::driver::builtin) struct Request {
+    /// The slot of its target.
+    pub(in crate::driver::builtin) target: u32,
+    /// Bytes of payload.
+    pub(in crate::driver::builtin) payload_len: u16,
+    /// How much later than planned it was sent, in ns; more than 4.2 s count as that.
+    pub(in crate::driver::builtin) lateness_ns: u32,
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     sent: Timestamp,
-    target: u32,
+    request: Request,
     state: State,
 }
 
 /// What a reply turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(in crate::driver::builtin) enum Match {
     /// The first reply, in time.
     InTime {
         /// From sent to received.
         rtt: Duration,
+        /// How much later than planned the request was sent.
+        lateness: Duration,
     },
-    /// The first reply, after its request was given up.
-    Late,
+    /// The first reply, after its time was over.
+    Late {
+        /// Whether the request counts as lost only from now on: it had not been given up before.
+        newly_lost: bool,
+    },
     /// A further reply.
     Duplicate,
     /// The request was sent so long ago that it is no longer known.
@@ -55,9 +71,11 @@ pub(super) enum Match {
 /// ```
 /// At any time `sent == replies + lost + in_flight`.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(in crate::driver::builtin) struct Pending {
     slots: Box<[Slot]>,
     timeout: Duration,
+    /// Requests below this number are known no more.
+    known_from: u64,
     /// The oldest request that may still be waiting.
     tail: u64,
     /// The number of the next request, and so how many were sent.
@@ -71,11 +89,11 @@ pub(super) struct Pending {
 impl Pending {
     /// Room for `waiting` requests, which must be no more than [`MAX_PENDING`], each given up after
     /// `timeout`.
-    pub(super) fn new(waiting: u64, timeout: Duration) -> Self {
-        let slots = waiting.clamp(MIN_SLOTS, MAX_PENDING).next_power_of_two();
+    pub(in crate::driver::builtin) fn new(waiting: u64, timeout: Duration) -> Self {
         Self {
-            slots: vec![Slot::default(); slots as usize].into_boxed_slice(),
+            slots: vec![Slot::default(); Self::slots_for(waiting)].into_boxed_slice(),
             timeout,
+            known_from: 0,
             tail: 0,
             next: 0,
             in_flight: 0,
@@ -85,77 +103,115 @@ impl Pending {
         }
     }
 
+    /// Makes room for `waiting` requests, which must be no more than [`MAX_PENDING`]; what is known stays known.
+    pub(in crate::driver::builtin) fn grow(&mut self, waiting: u64) {
+        let wanted = Self::slots_for(waiting);
+        if wanted <= self.slots.len() {
+            return;
+        }
+        let mut slots = vec![Slot::default(); wanted].into_boxed_slice();
+        self.known_from = self.oldest_known();
+        for number in self.known_from..self.next {
+            slots[number as usize & (wanted - 1)] = *self.slot(number);
+        }
+        self.slots = slots;
+    }
+
+    fn slots_for(waiting: u64) -> usize {
+        waiting.clamp(MIN_SLOTS, MAX_PENDING).next_power_of_two() as usize
+    }
+
+    fn oldest_known(&self) -> u64 {
+        self.known_from.max(self.next.saturating_sub(self.slots.len() as u64))
+    }
+
+    /// Forgets requests below `number` that wait no more: replies to them are too old from now on.
+    pub(in crate::driver::builtin) fn forget_below(&mut self, number: u64) {
+        self.known_from = self.known_from.max(number.min(self.tail));
+    }
+
+    /// Every request below this number waits no more.
+    pub(in crate::driver::builtin) fn settled(&self) -> u64 {
+        self.tail
+    }
+
+    /// The number of the next request, however many wait.
+    pub(in crate::driver::builtin) fn number(&self) -> u64 {
+        self.next
+    }
+
     /// The number of the next request, if one more can wait.
-    pub(super) fn next(&self) -> Option<u64> {
+    pub(in crate::driver::builtin) fn next(&self) -> Option<u64> {
         (self.next - self.tail < self.slots.len() as u64).then_some(self.next)
     }
 
     /// The request that [`next`](Self::next) numbered was sent.
-    pub(super) fn sent(&mut self, target: u32, at: Timestamp) {
+    pub(in crate::driver::builtin) fn sent(&mut self, request: Request, at: Timestamp) {
         let next = self.next;
-        *self.slot(next) = Slot { sent: at, target, state: State::Waiting };
+        *self.slot(next) = Slot { sent: at, request, state: State::Waiting };
         self.next += 1;
         self.in_flight += 1;
         self.last_sent = at;
     }
 
-    /// A reply to request `number`, which claims to have been sent at `sent`, arrived at `at` from a source
-    /// of which `is_target` says whether it is that target.
-    pub(super) fn reply(
+    /// A reply to request `number`, which claims to have been sent at `sent`, arrived at `at`; `fits` says whether
+    /// it comes from that request's target and has its length.
+    pub(in crate::driver::builtin) fn reply(
         &mut self,
         number: u64,
         sent: Timestamp,
         at: Timestamp,
-        is_target: impl FnOnce(u32) -> bool,
+        fits: impl FnOnce(&Request) -> bool,
     ) -> Match {
         if number >= self.next {
             return Match::Mismatch;
         }
-        if self.next - number > self.slots.len() as u64 {
+        if number < self.oldest_known() {
             return Match::TooOld;
         }
         let timeout = self.timeout;
         let slot = self.slot(number);
-        if slot.sent != sent || !is_target(slot.target) {
+        if slot.sent != sent || !fits(&slot.request) {
             return Match::Mismatch;
         }
         let rtt = at.since(sent);
         match slot.state {
             State::Waiting if rtt <= timeout => {
                 slot.state = State::Answered;
+                let lateness = Duration::from_nanos(slot.request.lateness_ns.into());
                 self.in_flight -= 1;
                 self.replies += 1;
-                Match::InTime { rtt }
+                Match::InTime { rtt, lateness }
             }
             State::Waiting => {
                 slot.state = State::AnsweredLate;
                 self.in_flight -= 1;
                 self.lost += 1;
-                Match::Late
+                Match::Late { newly_lost: true }
             }
             State::Lost => {
                 slot.state = State::AnsweredLate;
-                Match::Late
+                Match::Late { newly_lost: false }
             }
             State::Answered | State::AnsweredLate => Match::Duplicate,
         }
     }
 
-    /// Gives up what was sent more than the timeout before `now`.
-    pub(super) fn expire(&mut self, now: Timestamp) {
+    /// Gives up what was sent more than the timeout before `now`, and says of each to which target it went.
+    pub(in crate::driver::builtin) fn expire(&mut self, now: Timestamp, lost: impl FnMut(u32)) {
         let timeout = self.timeout;
-        self.advance(|slot| slot.state != State::Waiting || now.since(slot.sent) > timeout);
+        self.advance(|slot| slot.state != State::Waiting || now.since(slot.sent) > timeout, lost);
     }
 
-    /// Gives up everything. Returns how many requests were waiting.
-    pub(super) fn settle(&mut self) -> u64 {
+    /// Gives up everything, and says of each request to which target it went. Returns how many were waiting.
+    pub(in crate::driver::builtin) fn settle(&mut self, lost: impl FnMut(u32)) -> u64 {
         let waiting = self.in_flight;
-        self.advance(|_| true);
+        self.advance(|_| true, lost);
         waiting
     }
 
     /// Moves the tail over the requests that are done with.
-    fn advance(&mut self, done: impl Fn(&Slot) -> bool) {
+    fn advance(&mut self, done: impl Fn(&Slot) -> bool, mut lost: impl FnMut(u32)) {
         while self.tail < self.next {
             let tail = self.tail;
             let slot = self.slot(tail);
@@ -164,6 +220,7 @@ impl Pending {
             }
             if slot.state == State::Waiting {
                 slot.state = State::Lost;
+                lost(slot.request.target);
                 self.in_flight -= 1;
                 self.lost += 1;
             }
@@ -177,28 +234,28 @@ impl Pending {
     }
 
     /// When the last of the waiting requests is given up, if any waits.
-    pub(super) fn last_deadline(&self) -> Option<Timestamp> {
+    pub(in crate::driver::builtin) fn last_deadline(&self) -> Option<Timestamp> {
         // One more than the timeout: a reply exactly at its end is in time.
         (self.in_flight > 0).then(|| self.last_sent + self.timeout + Duration::from_nanos(1))
     }
 
     /// Requests sent so far.
-    pub(super) fn total_sent(&self) -> u64 {
+    pub(in crate::driver::builtin) fn total_sent(&self) -> u64 {
         self.next
     }
 
     /// Requests answered in time.
-    pub(super) fn replies(&self) -> u64 {
+    pub(in crate::driver::builtin) fn replies(&self) -> u64 {
         self.replies
     }
 
     /// Requests given up.
-    pub(super) fn lost(&self) -> u64 {
+    pub(in crate::driver::builtin) fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Requests that wait.
-    pub(super) fn in_flight(&self) -> u64 {
+    pub(in crate::driver::builtin) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 }
@@ -217,19 +274,22 @@ mod tests {
 
     fn send(pending: &mut Pending, at: Timestamp) -> u64 {
         let number = pending.next().expect("room");
-        pending.sent(7, at);
+        pending.sent(Request { target: 7, payload_len: 56, lateness_ns: 3 }, at);
         number
     }
 
     fn reply(pending: &mut Pending, number: u64, sent: u64, at: u64) -> Match {
-        pending.reply(number, us(sent), us(at), |target| target == 7)
+        pending.reply(number, us(sent), us(at), |request| request.target == 7)
     }
 
     #[test]
     fn the_first_reply_in_time_matches_and_the_second_is_a_duplicate() {
         let mut pending = Pending::new(0, TIMEOUT);
         let number = send(&mut pending, us(10));
-        assert_eq!(reply(&mut pending, number, 10, 30), Match::InTime { rtt: Duration::from_micros(20) });
+        assert_eq!(
+            reply(&mut pending, number, 10, 30),
+            Match::InTime { rtt: Duration::from_micros(20), lateness: Duration::from_nanos(3) }
+        );
         assert_eq!(reply(&mut pending, number, 10, 31), Match::Duplicate);
         assert_eq!((pending.replies(), pending.lost(), pending.in_flight()), (1, 0, 0));
     }
@@ -238,11 +298,11 @@ mod tests {
     fn a_reply_after_the_timeout_is_late_whether_or_not_its_loss_was_noticed_before() {
         let mut pending = Pending::new(0, TIMEOUT);
         let noticed = send(&mut pending, us(0));
-        pending.expire(us(1001));
+        pending.expire(us(1001), |_| {});
         let unnoticed = send(&mut pending, us(1001));
-        assert_eq!(reply(&mut pending, noticed, 0, 1002), Match::Late);
+        assert_eq!(reply(&mut pending, noticed, 0, 1002), Match::Late { newly_lost: false });
         assert_eq!(reply(&mut pending, noticed, 0, 1003), Match::Duplicate);
-        assert_eq!(reply(&mut pending, unnoticed, 1001, 2002), Match::Late);
+        assert_eq!(reply(&mut pending, unnoticed, 1001, 2002), Match::Late { newly_lost: true });
         assert_eq!((pending.total_sent(), pending.lost(), pending.in_flight()), (2, 2, 0));
     }
 
@@ -250,7 +310,7 @@ mod tests {
     fn a_reply_exactly_at_the_timeout_is_in_time() {
         let mut pending = Pending::new(0, TIMEOUT);
         let number = send(&mut pending, us(0));
-        pending.expire(us(1000));
+        pending.expire(us(1000), |_| {});
         assert_eq!(pending.lost(), 0);
         assert!(matches!(reply(&mut pending, number, 0, 1000), Match::InTime { .. }));
     }
@@ -262,7 +322,7 @@ mod tests {
         let number = send(&mut pending, us(10));
         assert_eq!(reply(&mut pending, number, 11, 20), Match::Mismatch, "another send time");
         assert_eq!(reply(&mut pending, u64::MAX, 10, 20), Match::Mismatch, "another number");
-        let other = pending.reply(number, us(10), us(20), |target| target == 8);
+        let other = pending.reply(number, us(10), us(20), |request| request.target == 8);
         assert_eq!(other, Match::Mismatch, "another target");
         assert_eq!(pending.in_flight(), 1, "none of them used up the request");
     }
@@ -275,7 +335,7 @@ mod tests {
         }
         assert_eq!(pending.next(), None);
         assert!(matches!(reply(&mut pending, 0, 0, 1), Match::InTime { .. }));
-        pending.expire(us(1));
+        pending.expire(us(1), |_| {});
         assert_eq!(pending.next(), Some(MIN_SLOTS));
     }
 
@@ -283,11 +343,11 @@ mod tests {
     fn replies_older_than_the_ring_are_told_apart_from_wrong_ones() {
         let mut pending = Pending::new(0, TIMEOUT);
         for number in 0..=MIN_SLOTS {
-            pending.expire(us(number * 2000));
+            pending.expire(us(number * 2000), |_| {});
             send(&mut pending, us(number * 2000));
         }
         assert_eq!(reply(&mut pending, 0, 0, 1), Match::TooOld);
-        assert_eq!(reply(&mut pending, 1, 2000, 9_000_000), Match::Late);
+        assert_eq!(reply(&mut pending, 1, 2000, 9_000_000), Match::Late { newly_lost: false });
     }
 
     #[test]
@@ -297,9 +357,42 @@ mod tests {
             send(&mut pending, us(0));
         }
         reply(&mut pending, 2, 0, 1);
-        assert_eq!(pending.settle(), 4);
+        let mut lost = Vec::new();
+        assert_eq!(pending.settle(|target| lost.push(target)), 4);
+        assert_eq!(lost, [7; 4]);
         assert_eq!((pending.replies(), pending.lost(), pending.in_flight()), (1, 4, 0));
         assert_eq!(pending.last_deadline(), None);
+    }
+
+    #[test]
+    fn what_waits_and_what_is_remembered_survives_growing() {
+        let mut pending = Pending::new(0, TIMEOUT);
+        // More than a cycle of the ring, so that numbers and places differ.
+        for number in 0..MIN_SLOTS + 300 {
+            pending.expire(us(number * 10), |_| {});
+            send(&mut pending, us(number * 10));
+        }
+        let (next, in_flight) = (pending.number(), pending.in_flight());
+        pending.grow(5 * MIN_SLOTS);
+        assert_eq!((pending.number(), pending.in_flight()), (next, in_flight));
+        assert_eq!(reply(&mut pending, 299, 2990, 13_000), Match::TooOld, "overwritten before");
+        assert_eq!(reply(&mut pending, 300, 3000, 13_000), Match::Late { newly_lost: false });
+        assert!(matches!(reply(&mut pending, next - 1, (next - 1) * 10, 13_300), Match::InTime { .. }));
+        for _ in 0..4 * MIN_SLOTS {
+            send(&mut pending, us(13_300));
+        }
+        assert_eq!(pending.total_sent(), pending.replies() + pending.lost() + pending.in_flight());
+    }
+
+    #[test]
+    fn only_what_waits_no_more_can_be_forgotten() {
+        let mut pending = Pending::new(0, TIMEOUT);
+        send(&mut pending, us(0));
+        send(&mut pending, us(500));
+        pending.expire(us(1100), |_| {});
+        pending.forget_below(2);
+        assert_eq!(reply(&mut pending, 0, 0, 1200), Match::TooOld);
+        assert!(matches!(reply(&mut pending, 1, 500, 1200), Match::InTime { .. }));
     }
 
     #[test]
@@ -339,20 +432,20 @@ mod tests {
                         };
                         let got = match reply(&mut pending, number as u64, sent_at[number], now) {
                             Match::InTime { .. } => "in time",
-                            Match::Late => "late",
+                            Match::Late { .. } => "late",
                             Match::Duplicate => "duplicate",
                             Match::TooOld | Match::Mismatch => "unknown",
                         };
                         prop_assert_eq!(got, expected);
                     }
-                    _ => pending.expire(us(now)),
+                    _ => pending.expire(us(now), |_| {}),
                 }
                 prop_assert_eq!(
                     pending.total_sent(), pending.replies() + pending.lost() + pending.in_flight()
                 );
                 prop_assert_eq!(pending.replies(), answered);
             }
-            pending.settle();
+            pending.settle(|_| {});
             prop_assert_eq!(pending.total_sent(), sent_at.len() as u64);
             prop_assert_eq!(pending.lost(), sent_at.len() as u64 - answered);
             prop_assert!(late + duplicates + answered >= seen.len() as u64);

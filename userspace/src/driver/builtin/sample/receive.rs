@@ -183,20 +183,18 @@ impl Receiver {
         mac: MacAddr,
     ) {
         // The injector sends without VLAN tags, so who is behind one would not be reached.
-        if !access.shared().is_learning() || parsed.vlan_tags > 0 {
+        let shared = access.shared();
+        if !shared.is_learning() || parsed.vlan_tags > 0 {
             return;
         }
         let state = access.state();
         let Some(injector) = &mut state.injector else { return };
-        // Another instance may have been faster.
-        if injector.targets().next().is_none() {
-            if !injector.add_target(address, &self.local) {
-                return;
-            }
+        if injector.heard(address, &self.local, cx.now) {
             state.neighbors.learn(address, mac, cx.now);
-            info!(%address, mac = %DisplayMac(mac), "the injector's target is the first neighbour that spoke to us");
+            info!(%address, mac = %DisplayMac(mac), "the injector's target is this neighbour that spoke to us");
         }
-        access.shared().set_learning(false);
+        // Another instance may have been faster, or the earlier target may speak again.
+        shared.set_learning(injector.looks_for_target());
     }
 
     /// Logs where the packet lies, as far as the line limit allows.
@@ -227,7 +225,12 @@ impl Receiver {
 }
 
 /// Sends the first `len` bytes of the packet.
-fn submit(cx: &mut Cx<'_>, mut packet: Packet, len: usize, answered: Handled) -> Outcome {
+pub(in crate::driver::builtin) fn submit(
+    cx: &mut Cx<'_>,
+    mut packet: Packet,
+    len: usize,
+    answered: Handled,
+) -> Outcome {
     if packet.set_data_len(len).is_err() {
         return Outcome::Unsent(Unsent::TxRejected);
     }

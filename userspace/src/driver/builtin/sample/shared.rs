@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::injector::Injector;
+use super::injector::{Identity, Injector};
 use crate::driver::builtin::neighbors::Neighbors;
 
 #[derive(Debug)]
@@ -20,14 +20,16 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) neighbors: Neighbors,
     pub(super) injector: Option<Injector>,
+    /// For an injector that is made later.
+    pub(super) identity: Identity,
 }
 
 impl Shared {
-    pub(super) fn new(neighbors: Neighbors, injector: Option<Injector>) -> Self {
+    pub(super) fn new(neighbors: Neighbors, identity: Identity) -> Self {
         Self {
             led: AtomicBool::new(false),
             learning: AtomicBool::new(false),
-            state: Mutex::new(State { neighbors, injector }),
+            state: Mutex::new(State { neighbors, injector: None, identity }),
         }
     }
 

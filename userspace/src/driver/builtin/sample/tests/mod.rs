@@ -3,6 +3,7 @@
 mod answering;
 mod faults;
 mod injecting;
+mod live;
 mod queues;
 mod starting;
 
@@ -200,7 +201,7 @@ pub(super) fn check_report(report: &WorkerReport) {
 
 /// A count by its name.
 pub(super) fn count(stats: &DriverStats, name: &str) -> u64 {
-    let DriverStats { counters, drops, events, injector: _ } = stats;
+    let DriverStats { counters, drops, events, .. } = stats;
     let found = counters.iter().chain(drops).chain(events).find(|(known, _)| *known == name);
     found.unwrap_or_else(|| panic!("no count is named {name}")).1
 }

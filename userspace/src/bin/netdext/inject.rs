@@ -1,0 +1,144 @@
+//! `netdext inject`: the injector of a running driver, live.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use netdext::control::protocol::{InjectChange, Request, Selector};
+use netdext::control::{Client, RuntimeDir};
+use netdext::driver::TargetStats;
+
+use crate::output::{print_json, say};
+use crate::select::DriverChoice;
+use crate::units;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Send echo requests again
+    Start(Choice),
+    /// Send no echo requests until started again
+    Stop(Choice),
+    /// Change the interval, the batch, the payload or the targets; what is not given stays
+    Set(SetArgs),
+    /// Show the targets, each with its counts
+    Targets(TargetsArgs),
+}
+
+#[derive(clap::Args)]
+struct Choice {
+    #[command(flatten)]
+    driver: DriverChoice,
+}
+
+#[derive(clap::Args)]
+struct TargetsArgs {
+    #[command(flatten)]
+    driver: DriverChoice,
+    /// Print one JSON object a target
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+#[group(id = "change", required = true, multiple = true, args = ["interval", "rate", "batch", "size", "target", "targets"])]
+struct SetArgs {
+    #[command(flatten)]
+    driver: DriverChoice,
+    /// From one batch of echo requests to the next: 10us to 24h
+    #[arg(long, value_name = "TIME", value_parser = units::interval)]
+    interval: Option<Duration>,
+    /// Echo requests per second, instead of the interval between batches; needs --batch
+    #[arg(long, value_name = "N/s", value_parser = units::rate, conflicts_with = "interval", requires = "batch")]
+    rate: Option<f64>,
+    /// Echo requests in a batch
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Bytes of ICMP payload
+    #[arg(long, value_name = "BYTES")]
+    size: Option<usize>,
+    /// Whom to send to; can be repeated, and takes the place of the targets before
+    #[arg(long, value_name = "ADDR")]
+    target: Vec<IpAddr>,
+    /// A file of further targets, one address a line
+    #[arg(long, value_name = "FILE")]
+    targets: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Start(args) => {
+            let entry = ask(&args.driver, |driver| Request::InjectStart { driver })?;
+            say!("injecting: {entry}");
+        }
+        Command::Stop(args) => {
+            let entry = ask(&args.driver, |driver| Request::InjectStop { driver })?;
+            say!("not injecting: {entry}");
+        }
+        Command::Set(args) => {
+            let change = args.change()?;
+            let entry = ask(&args.driver, |driver| Request::InjectSet { driver, change })?;
+            say!("changed: {entry}");
+        }
+        Command::Targets(args) => return targets(args),
+    }
+    Ok(())
+}
+
+fn ask(choice: &DriverChoice, request: impl FnOnce(Selector) -> Request) -> anyhow::Result<String> {
+    let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &choice.selector())?;
+    client.request::<serde::de::IgnoredAny>(&request(entry.selector()))?;
+    Ok(entry.to_string())
+}
+
+impl SetArgs {
+    fn change(&self) -> anyhow::Result<InjectChange> {
+        let interval = match (self.rate, self.batch) {
+            (Some(rate), Some(batch)) => {
+                let interval = units::interval_of(rate, batch);
+                Some(interval.unwrap_or_else(|message| units::usage_error(&message)))
+            }
+            _ => self.interval,
+        };
+        let mut targets = self.target.clone();
+        if let Some(path) = &self.targets {
+            let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+            for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+                let Ok(address) = line.trim().parse() else {
+                    bail!("{} line {}: {:?} is no address", path.display(), number + 1, line.trim());
+                };
+                targets.push(address);
+            }
+        }
+        Ok(InjectChange {
+            interval_ns: interval.map(|interval| interval.as_nanos() as u64),
+            batch: self.batch,
+            payload_bytes: self.size,
+            targets: (!targets.is_empty()).then_some(targets),
+        })
+    }
+}
+
+fn targets(args: &TargetsArgs) -> anyhow::Result<()> {
+    let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &args.driver.selector())?;
+    let targets: Vec<TargetStats> = client.request(&Request::InjectTargets { driver: entry.selector() })?;
+    if args.json {
+        targets.iter().for_each(print_json);
+        return Ok(());
+    }
+    say!("{:40} {:>10} {:>10} {:>8} {:>8} {:>12}", "target", "sent", "replies", "lost", "late", "RTT mean");
+    for TargetStats { target, sent, replies, lost, late, rtt_ns, .. } in &targets {
+        let mean =
+            if *replies > 0 { format!("{:.1} us", rtt_ns.mean as f64 / 1000.0) } else { "-".to_owned() };
+        say!("{:40} {sent:>10} {replies:>10} {lost:>8} {late:>8} {mean:>12}", target.to_string());
+    }
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Where the counts come from that `netdext stats` and `netdext top` show.
+
+use std::time::Duration;
+
+use netdext::control::list::ListEntry;
+use netdext::control::protocol::{Request, Selector};
+use netdext::control::{Client, ClientError, RuntimeDir};
+use netdext::stats::PortStats;
+
+/// How long a netdext has for an answer: one that hangs is not to hide the others for long.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The counts of one driver, and which driver it is.
+pub struct Observed {
+    /// Tells this driver from every other, also of one on an interface of the same name in another namespace.
+    pub key: String,
+    /// Its counts.
+    pub stats: PortStats,
+}
+
+/// What was seen at one look.
+#[derive(Default)]
+pub struct Look {
+    /// The drivers that were heard of.
+    pub drivers: Vec<Observed>,
+    /// Why some were not, or nobody was. Those that were there before may still be.
+    pub problem: Option<anyhow::Error>,
+}
+
+/// Something that can be asked for the counts of every driver that is to be shown, again and again: what went
+/// away may have come back.
+pub trait StatsSource {
+    /// The counts now.
+    fn poll(&mut self) -> Look;
+}
+
+/// Every netdext that listens in the runtime directory.
+pub struct ControlSource {
+    selector: Selector,
+}
+
+impl ControlSource {
+    /// The drivers that match.
+    pub fn new(selector: Selector) -> Self {
+        Self { selector }
+    }
+
+    /// Adds the counts of the drivers of one process that match.
+    fn ask(&self, client: &mut Client, drivers: &mut Vec<Observed>) -> Result<(), ClientError> {
+        client.set_timeout(ANSWER_WITHIN);
+        for entry in client.request::<Vec<ListEntry>>(&Request::List {})? {
+            if entry.active && entry.is_meant_by(&self.selector) {
+                let stats = client.request(&Request::Stats { driver: entry.selector() })?;
+                drivers.push(Observed { key: format!("{} {entry}", client.path().display()), stats });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StatsSource for ControlSource {
+    fn poll(&mut self) -> Look {
+        let mut look = Look::default();
+        match Client::all(&RuntimeDir::from_env()) {
+            Ok(clients) => {
+                for mut client in clients {
+                    if let Err(error) = self.ask(&mut client, &mut look.drivers) {
+                        look.problem = Some(error.into());
+                    }
+                }
+            }
+            Err(error) => look.problem = Some(error.into()),
+        }
+        if look.drivers.is_empty() && look.problem.is_none() && self.selector != Selector::default() {
+            look.problem = Some(ClientError::NotFound { selector: self.selector.clone() }.into());
+        }
+        look
+    }
+}

@@ -1,0 +1,111 @@
+//! What a running driver answers to requests that are for it.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use super::protocol::{ErrorCode, ErrorObject, Request};
+use super::{Answer, Reply};
+use crate::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
+use crate::driver::InjectCommand;
+use crate::error::one_line;
+use crate::link::program::ProgramError;
+use crate::steer::{Rule, RuleId, TableError};
+use crate::supervisor::{SteerError, Supervisor};
+
+/// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
+const CAPTURE_CHUNKS: usize = 64;
+
+/// Carries out a request on a running driver.
+///
+/// # Errors
+///
+/// An object of kind [`ErrorCode::Failed`] with the cause, or [`ErrorCode::State`] for a request that is not for a
+/// driver.
+pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
+    match request {
+        Request::Stats { .. } => Reply::json(&supervisor.stats().await.map_err(failed)?),
+        Request::Enable { .. } => done(supervisor.set_enabled(true).await),
+        Request::Disable { .. } => done(supervisor.set_enabled(false).await),
+        Request::Power { state, .. } => done(supervisor.set_power(state).await),
+        Request::InjectStart { .. } => done(supervisor.inject(InjectCommand::Start).await),
+        Request::InjectStop { .. } => done(supervisor.inject(InjectCommand::Stop).await),
+        Request::InjectSet { change, .. } => done(supervisor.inject(InjectCommand::Set(change.into())).await),
+        Request::Capture { filter, snaplen, ring_size, .. } => {
+            capture(supervisor, filter, snaplen, ring_size)
+        }
+        Request::InjectTargets { .. } => Reply::json(&supervisor.inject_targets().await),
+        Request::Reload { .. } => done(supervisor.reload()),
+        Request::SteerList { .. } => Reply::json(&supervisor.rules().map_err(failed)?),
+        Request::SteerAdd { rule, yes, .. } => add_rule(supervisor, &rule, yes).await,
+        Request::SteerDel { id, .. } => {
+            let id = RuleId(id);
+            let rule = supervisor.del_rule(id).map_err(rule_failed)?;
+            Reply::json(&ChangedRule { id, rule: rule.to_string() })
+        }
+        Request::Hello {}
+        | Request::List {}
+        | Request::Ioreg {}
+        | Request::Install { .. }
+        | Request::Uninstall { .. } => {
+            Err(ErrorObject::new(ErrorCode::State, "this is nothing that a driver can be asked"))
+        }
+    }
+}
+
+/// The answer to adding and to removing a steering rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedRule {
+    /// Its number.
+    pub id: RuleId,
+    /// The rule's text.
+    pub rule: String,
+}
+
+async fn add_rule(supervisor: &mut Supervisor, text: &str, yes: bool) -> Answer {
+    let rule: Rule =
+        text.parse().map_err(|error| ErrorObject::new(ErrorCode::BadRequest, one_line(&error)))?;
+    let id = supervisor.add_rule(rule, yes).await.map_err(|error| match error {
+        SteerError::Program(error) => rule_failed(error),
+        error @ SteerError::DefaultRoute { .. } => ErrorObject::new(ErrorCode::State, one_line(&error)),
+        error => failed(error),
+    })?;
+    Reply::json(&ChangedRule { id, rule: rule.to_string() })
+}
+
+fn rule_failed(error: ProgramError) -> ErrorObject {
+    let code = match &error {
+        ProgramError::Rule(TableError::Duplicate { .. }) => ErrorCode::Exists,
+        ProgramError::Rule(TableError::NotFound { .. }) => ErrorCode::NotFound,
+        _ => ErrorCode::Failed,
+    };
+    ErrorObject::new(code, one_line(&error))
+}
+
+fn capture(
+    supervisor: &Supervisor,
+    filter: Option<String>,
+    snaplen: Option<u32>,
+    ring_size: Option<u32>,
+) -> Answer {
+    let bad = |error| ErrorObject::new(ErrorCode::BadRequest, one_line(&error));
+    let filter = filter.unwrap_or_default().parse::<Filter>().map_err(bad)?;
+    let config = CaptureConfig {
+        filter,
+        snaplen: snaplen.unwrap_or(DEFAULT_SNAPLEN),
+        ring_size: ring_size.unwrap_or(DEFAULT_RING_SIZE),
+    };
+    let (sender, chunks) = mpsc::channel(CAPTURE_CHUNKS);
+    let capture = supervisor.start_capture(&config, CaptureSink::Channel(sender)).map_err(failed)?;
+    // It ends when the client goes, which closes the channel.
+    capture.detach();
+    Ok(Reply::Stream(chunks))
+}
+
+fn done<E: std::error::Error>(result: Result<(), E>) -> Answer {
+    result.map_err(failed)?;
+    Reply::json(&serde_json::json!({}))
+}
+
+fn failed(error: impl std::error::Error) -> ErrorObject {
+    ErrorObject::new(ErrorCode::Failed, one_line(&error))
+}

@@ -1,0 +1,37 @@
+//! What the tests of the daemon share.
+
+use crate::control::protocol::Identity;
+use crate::dispatch::WaitStrategy;
+use crate::link::program::XdpMode;
+use crate::registry::Installed;
+use crate::supervisor::spec::DriverSpec;
+
+pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
+    Installed {
+        identity: Identity {
+            team_id: "A123456789".into(),
+            bundle_id: bundle_id.into(),
+            version: "1.0/1".into(),
+            name: bundle_id.into(),
+        },
+        spec: DriverSpec {
+            iface: iface.into(),
+            driver: "sample".into(),
+            addresses: Vec::new(),
+            mode: XdpMode::Auto,
+            wait: WaitStrategy::Adaptive,
+            queues: None,
+            steer: Vec::new(),
+            answer: false,
+            answer_limit: None,
+            yes: false,
+            replace: false,
+            lab: false,
+            injector: None,
+        },
+        enabled: true,
+        powered: true,
+        rules: Vec::new(),
+        made_link: false,
+    }
+}

@@ -1,0 +1,153 @@
+//! Starting a driver.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+
+use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, frame_size, worker_cpus};
+use super::switch::Switches;
+use super::{RunInfo, Supervisor};
+use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
+use crate::driver::DeviceInfo;
+use crate::link::attachment::XdpHook;
+use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
+use crate::link::{Device, LinkEvents, Netlink};
+use crate::port::Port;
+use crate::port::xsk::{CopyMode, XskConfig};
+use crate::steer::Action;
+
+impl Supervisor {
+    /// Starts a driver: program loaded and attached, a worker per queue, sockets in the XSKMAP, powered
+    /// on, and enabled if the interface is up.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; everything done until then is undone.
+    pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
+        let device = Device::query(&config.iface).await?;
+        let queues = check(config, &device)?;
+        let link = LinkEvents::open(device.index).await?;
+        let netlink = Netlink::open()?;
+        let link_is_up = link.state().is_some_and(|state| state.up);
+        let mut program = SteeringProgram::load(&ProgramConfig {
+            log_frames: config.log_frames,
+            mac: device.mac,
+            addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
+            broadcasts: config.broadcasts(),
+            rules: config.rules.clone(),
+            // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
+            answer: false,
+            answer_limit: config.answer_limit,
+            queues,
+        })?;
+        // As above, for rules that answer.
+        program.maps_mut().set_paused(true).map_err(ProgramError::from)?;
+        let link_before = netlink.pair_counters(device.index, device.peer).await?;
+        let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
+        let frame_log = program.logger()?;
+        let (sender, events) = unbounded_channel();
+        let mut supervisor = Self {
+            iface: device.name.clone(),
+            driver: config.driver.name(),
+            program,
+            answer: config.answer,
+            peer_napi: None,
+            workers: Vec::new(),
+            events,
+            link,
+            frame_log,
+            netlink,
+            link_before,
+            reports: Vec::new(),
+            started: Instant::now(),
+            sockets: Vec::new(),
+            claimed: false,
+            switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
+            info: RunInfo { device, attached, queues: Vec::new(), enabled: false },
+        };
+        let started = supervisor.start_workers(config, queues, &sender).await;
+        drop(sender);
+        match started {
+            Ok(()) => Ok(supervisor),
+            Err(error) => {
+                supervisor.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_workers(
+        &mut self,
+        config: &RunConfig,
+        queues: u32,
+        events: &UnboundedSender<WorkerEvent>,
+    ) -> Result<(), StartError> {
+        if config.answer || config.rules.iter().any(|rule| rule.action() == Action::Answer) {
+            self.prepare_answers().await?;
+        }
+        let cpus = worker_cpus();
+        for queue in 0..queues {
+            let worker = WorkerConfig {
+                wait: config.wait,
+                latency: config.latency,
+                batch: CALLBACK_BATCH,
+                cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
+            };
+            let device = DeviceInfo {
+                name: self.iface.clone(),
+                mac: self.info.device.mac,
+                mtu: self.info.device.mtu as usize,
+                queue,
+                queues,
+                addresses: config.addresses.clone(),
+            };
+            let recipe = self.recipe(config, queue)?;
+            self.workers.push(WorkerHandle::spawn(worker, device, recipe, events.clone())?);
+        }
+        while self.info.queues.len() < queues as usize {
+            match self.events.recv().await {
+                Some(WorkerEvent::Started { queue, socket, info }) => {
+                    self.sockets.push((queue, socket));
+                    self.info.queues.push((queue, info));
+                }
+                Some(WorkerEvent::StartFailed { queue, error }) => {
+                    self.forget(queue);
+                    return Err(error.into());
+                }
+                Some(WorkerEvent::Ended { queue, report }) => {
+                    self.reports.push((queue, report));
+                    return Err(StartError::EndedEarly { queue });
+                }
+                // Not while this function holds a sender.
+                None => break,
+            }
+        }
+        self.info.queues.sort_by_key(|(queue, _)| *queue);
+        // Not before the driver is running: what came earlier would be lost on it.
+        self.set_power(self.switches.power).await?;
+        self.set_enabled(self.switches.enabled).await?;
+        Ok(())
+    }
+
+    fn recipe(&self, config: &RunConfig, queue: u32) -> Result<Recipe, StartError> {
+        let xsk = XskConfig {
+            iface: self.iface.clone(),
+            queue,
+            rings: config.rings,
+            frame_size: frame_size(&self.info.device)?,
+            copy: if self.info.attached.mode == XdpHook::Skb { CopyMode::Copy } else { CopyMode::Auto },
+        };
+        let factory = Arc::clone(&config.driver);
+        Ok(Box::new(move || {
+            let (port, info) = Port::open_xsk(&xsk)?;
+            Ok((port, info, factory.build(queue)))
+        }))
+    }
+
+    fn forget(&mut self, queue: u32) {
+        if let Some(index) = self.workers.iter().position(|worker| worker.queue == queue) {
+            self.workers.swap_remove(index).join();
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Switching a running driver: enabled or not, powered or not, with a link or without.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::thread::{MembarrierCommand, membarrier};
+
+use super::Supervisor;
+use crate::dispatch::{Command, WorkerError};
+use crate::driver::PowerState;
+use crate::link::program::ProgramError;
+
+/// How long answers may take to come in before the driver is switched off. A round trip on a link takes
+/// microseconds; a target that is silent for longer is not waited for.
+const QUIESCE_BEFORE_SWITCH: Duration = Duration::from_millis(5);
+
+/// How long to wait for receive polls under way where the kernel cannot say when they are over.
+const POLL_GRACE: Duration = Duration::from_millis(50);
+
+/// Why a driver could not be switched.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// The XSKMAP.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// A worker. It ends after this, and [`Supervisor::run`] says so.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+/// What decides whether the driver gets its frames.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Switches {
+    /// By the user.
+    pub enabled: bool,
+    /// By the user, or by the system's sleep.
+    pub power: PowerState,
+    /// The interface is administratively up.
+    pub link_up: bool,
+}
+
+impl Supervisor {
+    /// Lets the driver have its frames, or leaves them to the kernel. Nothing is lost on the way: what was
+    /// redirected before is still handed to the driver.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`].
+    pub async fn set_enabled(&mut self, enabled: bool) -> Result<(), SwitchError> {
+        self.switches.enabled = enabled;
+        if !enabled {
+            self.release_frames().await?;
+        }
+        self.set_interface_enable(enabled && self.switches.link_up).await?;
+        self.claim_frames()
+    }
+
+    /// Powers the driver on or off. Off stops its timers, drains the rings and leaves its frames to the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`SwitchError`].
+    pub async fn set_power(&mut self, power: PowerState) -> Result<(), SwitchError> {
+        self.switches.power = power;
+        if power == PowerState::Off {
+            self.release_frames().await?;
+        }
+        self.broadcast(|reply| Command::SetPower(power, reply)).await?;
+        self.claim_frames()
+    }
+
+    /// The interface was set up or down.
+    pub(super) async fn set_link(&mut self, up: bool) -> Result<(), SwitchError> {
+        self.switches.link_up = up;
+        Ok(self.set_interface_enable(up && self.switches.enabled).await?)
+    }
+
+    /// Whether the user has the driver enabled.
+    pub fn is_enabled(&self) -> bool {
+        self.switches.enabled
+    }
+
+    /// The power state.
+    pub fn power(&self) -> PowerState {
+        self.switches.power
+    }
+
+    async fn set_interface_enable(&mut self, enable: bool) -> Result<(), WorkerError> {
+        self.broadcast(|reply| Command::SetInterfaceEnable(enable, reply)).await?;
+        self.info.enabled = enable;
+        self.switch_answers();
+        Ok(())
+    }
+
+    /// Puts the sockets into the XSKMAP, if the driver is to have its frames.
+    fn claim_frames(&mut self) -> Result<(), SwitchError> {
+        if !self.claimed && self.switches.enabled && self.switches.power == PowerState::On {
+            for (queue, socket) in &self.sockets {
+                self.program.insert_socket(*queue, socket.as_fd())?;
+            }
+            self.claimed = true;
+        }
+        self.switch_answers();
+        Ok(())
+    }
+
+    /// Lets the XDP program answer exactly while the driver has its frames. A failure is logged only: the
+    /// requests go to the driver then, which answers them too.
+    fn switch_answers(&mut self) {
+        let active = self.claimed && self.info.enabled;
+        let on = self.answer && active;
+        let maps = self.program.maps_mut();
+        if let Err(error) = maps.set_answer(on).and_then(|()| maps.set_paused(!active)) {
+            tracing::error!(iface = %self.iface, on, "switch the answers of the XDP program: {error}");
+        }
+    }
+
+    /// Takes the sockets out of the XSKMAP, so that frames pass to the kernel, and waits until those that were
+    /// redirected before are in the rx rings.
+    pub(super) async fn release_frames(&mut self) -> Result<(), ProgramError> {
+        if !self.claimed {
+            return Ok(());
+        }
+        self.quiesce(QUIESCE_BEFORE_SWITCH).await;
+        self.claimed = false;
+        self.switch_answers();
+        for (queue, _) in &self.sockets {
+            self.program.remove_socket(*queue)?;
+        }
+        wait_for_receive_polls().await;
+        Ok(())
+    }
+}
+
+/// Waits until every receive poll that was under way has ended. A poll runs with softirqs off, which the
+/// kernel's RCU counts as a read-side section since Linux 5.0, and `MEMBARRIER_CMD_GLOBAL` waits for all of
+/// those (kernel/sched/membarrier.c).
+async fn wait_for_receive_polls() {
+    let waited = tokio::task::spawn_blocking(|| membarrier(MembarrierCommand::Global)).await;
+    // With nohz_full the kernel refuses.
+    if !matches!(waited, Ok(Ok(()))) {
+        tokio::time::sleep(POLL_GRACE).await;
+    }
+}

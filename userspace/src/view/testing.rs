@@ -1,0 +1,46 @@
+//! Counts for the tests of this folder.
+
+use netdext_abi::Counter;
+
+use crate::link::steering::ProgramCounters;
+use crate::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+
+/// A driver on two queues that has answered 26 pings and got 24 answers to its own.
+pub fn stats() -> PortStats {
+    let mut stats = PortStats::collect("veth0", "sample", ProgramCounters::default(), &[]);
+    let queue = QueueStats { rx_packets: 25, rx_bytes: 2436, fill_level: 2048, ..QueueStats::default() };
+    stats.queues.push(QueueStats { tx_packets: 26, tx_bytes: 2500, ..queue.clone() });
+    stats.queues.push(QueueStats { id: 1, rx_packets: 1, rx_bytes: 60, tx_in_flight: 3, ..queue });
+    stats.drops.insert("pool_empty".into(), 3);
+    stats.counters.insert("echo4_answered".into(), 26);
+    stats.census.free = 8000;
+    stats.census.rx_lent = 192;
+    stats.census.capacity = 8192;
+    stats.uptime_ns = Some(72_000_000_000);
+    stats.injector = Some(InjectorReport {
+        sent: 24,
+        replies: 24,
+        rtt_ns: Percentiles {
+            count: 24,
+            min: 60_000,
+            p50: 81_200,
+            p99: 306_700,
+            p999: 306_700,
+            max: 306_700,
+        },
+        ..InjectorReport::default()
+    });
+    with_verdict(&stats, Counter::DriverEcho4Request, 26)
+}
+
+/// The same counts, with another count of one verdict, and what follows from it.
+pub fn with_verdict(stats: &PortStats, counter: Counter, count: u64) -> PortStats {
+    let mut json = serde_json::to_value(&stats.verdicts).expect("counters are JSON");
+    json[counter.name()] = count.into();
+    let mut stats = stats.clone();
+    stats.verdicts = serde_json::from_value(json).expect("they were just written");
+    stats.accounting.offered = stats.verdicts.redirected();
+    stats.accounting.delivered = stats.queues.iter().map(|queue| queue.rx_packets).sum();
+    stats.accounting.residue = stats.accounting.offered as i64 - stats.accounting.delivered as i64;
+    stats
+}

@@ -1,0 +1,255 @@
+//! Counts as text, for `netdext stats`.
+
+use std::time::Duration;
+
+use super::format::{nanos, si, uptime};
+use super::rates::{Rates, not_zero};
+use super::table::Table;
+use crate::driver::lifecycle::State;
+use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+
+/// What there is to say when every netdext answers and none has a driver.
+pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";
+
+/// A state in lower case, as in the JSON: `powered off` instead of `powered_off`.
+pub fn state(state: State) -> &'static str {
+    match state {
+        State::Created => "created",
+        State::Ready => "ready",
+        State::PoweredOff => "powered off",
+        State::Idle => "idle",
+        State::Running => "running",
+        State::Asleep => "asleep",
+        State::Failed => "failed",
+        State::Stopped => "stopped",
+    }
+}
+
+/// Where the frames for the driver went: `offered 26 = delivered 26 + lost 0 + residue 0`.
+pub fn accounting(accounting: &Accounting) -> String {
+    let Accounting { offered, delivered, lost, residue, .. } = accounting;
+    format!("offered {offered} = delivered {delivered} + lost {lost} + residue {residue}")
+}
+
+/// Where the frames that the XDP program judged went.
+pub fn judged(accounting: &Accounting) -> String {
+    let Accounting { seen, offered, answered, kernel, .. } = accounting;
+    format!("seen {seen} = offered {offered} + answered {answered} + kernel {kernel}")
+}
+
+/// Where the frames that the driver sent went.
+pub fn sent(accounting: &TxAccounting) -> String {
+    let TxAccounting { submitted, completed, in_flight, lost, residue } = accounting;
+    format!(
+        "submitted {submitted} = completed {completed} + in flight {in_flight} + lost {lost} + residue {residue}"
+    )
+}
+
+/// Where the injector's requests went.
+pub fn injector(injector: &InjectorReport) -> String {
+    let InjectorReport {
+        sent,
+        replies,
+        lost,
+        in_flight,
+        residue,
+        late,
+        duplicates,
+        out_of_order,
+        not_sent,
+        ..
+    } = injector;
+    format!(
+        "sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}; \
+         not sent {not_sent}, late {late}, duplicate {duplicates}, out of order {out_of_order}"
+    )
+}
+
+/// The distributions of times that there are, each with its name: round trips and the stages inside.
+pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
+    let injector = stats
+        .injector
+        .as_ref()
+        .map(|injector| [("round trip", injector.rtt_ns), ("sent late by", injector.pacing_error_ns)]);
+    let stages = stats.latency_ns.as_ref().map(|latency| {
+        [
+            ("XDP to driver", latency.xdp_to_user),
+            ("driver to tx", latency.user_to_tx),
+            ("tx to done", latency.tx_to_completion),
+        ]
+    });
+    let all = injector.into_iter().flatten().chain(stages.into_iter().flatten());
+    all.map(|(name, times)| (name.to_owned(), times)).collect()
+}
+
+/// All counts of one driver, as lines; with `rates` also what happened per second since the last time.
+pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
+    let up =
+        stats.uptime_ns.map(|ns| format!(", up {}", uptime(Duration::from_nanos(ns)))).unwrap_or_default();
+    let mut lines = vec![format!("{} on {}: {}{up}", stats.driver, stats.iface, state(stats.state))];
+    lines.extend(queues(stats).lines("  "));
+    if let Some(rates) = rates {
+        lines.extend(queue_rates(stats, rates).lines("  "));
+    }
+    lines.push(named("frames", &accounting(&stats.accounting)));
+    lines.push(named("", &judged(&stats.accounting)));
+    lines.push(named("", &sent(&stats.tx_accounting)));
+    lines.push(named(
+        "verdicts",
+        &counts(stats.verdicts.iter().map(|(counter, count)| (counter.name(), count))),
+    ));
+    lines.push(named("handled", &counts(stats.counters.iter().map(|(name, count)| (name.as_ref(), *count)))));
+    lines.push(named("dropped", &counts(stats.drops.iter().map(|(name, count)| (name.as_ref(), *count)))));
+    lines.push(named("lost", &counts(stats.losses.iter().map(|(name, count)| (name.as_ref(), *count)))));
+    lines.push(named("events", &counts(stats.events.iter().map(|(name, count)| (name.as_ref(), *count)))));
+    if let Some(rates) = rates {
+        lines.push(named(
+            "drops/s",
+            &per_second(rates.drops.iter().map(|(name, rate)| (name.as_ref(), *rate))),
+        ));
+        lines.push(named("verdicts/s", &per_second(rates.verdicts.iter().copied())));
+    }
+    if let Some(report) = &stats.injector {
+        lines.push(named("injector", &injector(report)));
+    }
+    let whole = if stats.census.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
+    lines.push(named("pool", &format!("{}: {whole}", stats.census)));
+    if stats.violations > 0 {
+        lines.push(named("kernel", &format!("{} descriptors returned wrongly", stats.violations)));
+    }
+    let latencies = latencies(stats);
+    if latencies.iter().any(|(_, percentiles)| percentiles.count > 0) {
+        lines.extend(latency_table(&latencies).lines("  "));
+    }
+    lines
+}
+
+fn named(title: &str, text: &str) -> String {
+    format!("  {title:10} {text}")
+}
+
+/// `name count, name count` of what is not 0.
+fn counts<'a>(counts: impl Iterator<Item = (&'a str, u64)>) -> String {
+    list(not_zero(counts).map(|(name, count)| format!("{name} {count}")))
+}
+
+fn per_second<'a>(rates: impl Iterator<Item = (&'a str, f64)>) -> String {
+    list(rates.map(|(name, rate)| format!("{name} {}", si(rate))))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<_> = items.collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}
+
+fn queues(stats: &PortStats) -> Table {
+    let mut table = Table::new(&[
+        "queue",
+        "rx packets",
+        "rx bytes",
+        "tx packets",
+        "tx bytes",
+        "fill level",
+        "tx in flight",
+        "tx errors",
+    ]);
+    let mut row = |name: String, queues: &[QueueStats]| {
+        let sum = |count: fn(&QueueStats) -> u64| queues.iter().map(count).sum::<u64>().to_string();
+        table.row([
+            name,
+            sum(|q| q.rx_packets),
+            sum(|q| q.rx_bytes),
+            sum(|q| q.tx_packets),
+            sum(|q| q.tx_bytes),
+            sum(|q| q.fill_level.into()),
+            sum(|q| q.tx_in_flight),
+            sum(|q| q.tx_errors.values().sum()),
+        ]);
+    };
+    for queue in &stats.queues {
+        row(queue.id.to_string(), std::slice::from_ref(queue));
+    }
+    if stats.queues.len() > 1 {
+        row("all".to_owned(), &stats.queues);
+    }
+    table
+}
+
+fn queue_rates(stats: &PortStats, rates: &Rates) -> Table {
+    let mut table = Table::new(&["queue", "rx packet/s", "rx bit/s", "tx packet/s", "tx bit/s"]);
+    let each = stats.queues.iter().map(|queue| queue.id.to_string()).zip(&rates.queues);
+    let total = (stats.queues.len() > 1).then(|| ("all".to_owned(), &rates.total));
+    for (name, rates) in each.chain(total) {
+        table.row([name, si(rates.rx_pps), si(rates.rx_bps), si(rates.tx_pps), si(rates.tx_bps)]);
+    }
+    table
+}
+
+fn latency_table(latencies: &[(String, Percentiles)]) -> Table {
+    let mut table = Table::new(&["time", "count", "min", "p50", "p99", "p99.9", "max"]);
+    for (name, Percentiles { count, min, p50, p99, p999, max }) in latencies {
+        let times = [min, p50, p99, p999, max].map(|ns| nanos(*ns));
+        table.row([name.clone(), count.to_string()].into_iter().chain(times));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::testing::stats;
+
+    #[test]
+    fn the_counts_of_a_driver_are_a_table_and_a_line_for_each_kind() {
+        assert_eq!(
+            lines(&stats(), None).join("\n"),
+            "\
+sample on veth0: running, up 00:01:12
+  queue  rx packets  rx bytes  tx packets  tx bytes  fill level  tx in flight  tx errors
+  0              25      2436          26      2500        2048             0          0
+  1               1        60           0         0        2048             3          0
+  all            26      2496          26      2500        4096             3          0
+  frames     offered 26 = delivered 26 + lost 0 + residue 0
+  verdicts   driver_echo4_request 26
+  handled    echo4_answered 26
+  dropped    pool_empty 3
+  events     none
+  injector   sent 24 = replies 24 + lost 0 + in flight 0 + residue 0; not sent 0, late 0, duplicate 0, out of order 0
+  pool       free 8000 + user 0 + rx lent 192 + tx lent 0 + quarantined 0 of 8192: none missing
+  time        count      min      p50     p99   p99.9     max
+  round trip     24  60.0 us  81.2 us  307 us  307 us  307 us"
+        );
+    }
+
+    #[test]
+    fn rates_are_a_second_table_and_lines_of_their_own() {
+        let before = stats();
+        let mut after = stats();
+        after.queues[0].rx_packets += 3000;
+        *after.drops.get_mut("pool_empty").unwrap() += 8;
+        let rates = Rates::between(&before, &after, Duration::from_secs(2)).unwrap();
+        let text = lines(&after, Some(&rates)).join("\n");
+        assert!(text.contains("  queue  rx packet/s  rx bit/s  tx packet/s  tx bit/s\n"), "{text}");
+        assert!(text.contains("\n  0            1.50k         0            0         0\n"), "{text}");
+        assert!(text.contains("\n  drops/s    pool_empty 4\n"), "{text}");
+        assert!(text.contains("\n  verdicts/s none\n"), "{text}");
+    }
+
+    #[test]
+    fn a_pool_with_a_frame_too_few_says_so() {
+        let mut stats = stats();
+        stats.census.free -= 1;
+        stats.violations = 2;
+        let text = lines(&stats, None).join("\n");
+        assert!(text.contains("8192: FRAMES ARE MISSING"), "{text}");
+        assert!(text.contains("kernel     2 descriptors returned wrongly"), "{text}");
+    }
+
+    #[test]
+    fn a_state_reads_as_in_the_json() {
+        for one in [State::Created, State::PoweredOff, State::Running, State::Asleep, State::Stopped] {
+            let json = serde_json::to_value(one).unwrap();
+            assert_eq!(json.as_str().unwrap().replace('_', " "), state(one));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What is measured and counted of a worker over the simulated wire: stage latency, loss accounting.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::link::steering::ProgramCounters;
+use netdext::packet::{Packet, PacketBatch};
+use netdext::port::Port;
+use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::stats::PortStats;
+
+const US: Duration = Duration::from_micros(1);
+
+/// Sends back what it receives; keeps it until the next batch if told so.
+#[derive(Default)]
+struct Mirror {
+    delays: bool,
+    kept: Vec<Packet>,
+}
+
+impl Driver for Mirror {
+    fn name(&self) -> &'static str {
+        "mirror"
+    }
+
+    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+        for packet in self.kept.drain(..) {
+            let _ = cx.tx.submit(packet);
+        }
+        if self.delays {
+            self.kept.extend(std::iter::from_fn(|| batch.pop()));
+        } else {
+            cx.tx.submit_batch(batch);
+        }
+    }
+
+    fn stop(&mut self, _cx: &mut Cx<'_>) {
+        self.kept.clear();
+    }
+
+    fn stats(&self) -> DriverStats {
+        DriverStats::default()
+    }
+}
+
+struct Bench {
+    worker: Worker,
+    wire: Wire,
+    // Its rings must live as long as the wire is used.
+    _peer: Port,
+}
+
+impl Bench {
+    /// A running mirror whose clock is the wire's, ahead of it by what the worker itself takes.
+    fn new(delays: bool, config: &SimConfig, takes: Option<Duration>) -> Self {
+        let (port, peer, wire) = Wire::pair(config, 1).expect("there are frames");
+        let device = DeviceInfo {
+            name: "sim0".to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            queue: 0,
+            queues: 1,
+            addresses: Vec::new(),
+        };
+        let driver = Box::new(Mirror { delays, kept: Vec::new() });
+        let mut worker = Worker::start(driver, port, device, 64, wire.now()).expect("it starts");
+        worker.set_power(wire.now(), PowerState::On).expect("it powers on");
+        worker.set_interface_enable(wire.now(), true).expect("it is enabled");
+        if let Some(takes) = takes {
+            let clock = wire.clock();
+            let mut reads = 0_u32;
+            let reads = std::cell::RefCell::new(move || {
+                reads += 1;
+                clock() + takes * reads
+            });
+            worker.measure_latency(move || (*reads.borrow_mut())());
+        }
+        Self { worker, wire, _peer: peer }
+    }
+
+    fn step(&mut self) {
+        self.worker.step(self.wire.now(), 64).expect("the step succeeds");
+    }
+}
+
+fn collect(snapshot: WorkerSnapshot) -> PortStats {
+    PortStats::collect("sim0", "mirror", ProgramCounters::default(), &[snapshot])
+}
+
+/// Whether a recorded time is this one, to the two digits that are kept.
+fn is_about(recorded: u64, expected: Duration) -> bool {
+    let expected = expected.as_nanos() as f64;
+    (recorded as f64 - expected).abs() <= expected * 0.01
+}
+
+#[test]
+fn each_stage_has_the_time_that_passed_in_it() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(10 * US));
+    bench.wire.inject(End::A, &[1; 60]);
+    bench.wire.settle();
+    bench.wire.advance(200 * US);
+    bench.step();
+    bench.wire.settle();
+    bench.wire.advance(3000 * US);
+    bench.step();
+    let latency = collect(bench.worker.snapshot()).latency_ns.expect("it is measured");
+    // The clock is read when the batch is received, and again when it is published.
+    for (name, times, expected) in [
+        ("xdp_to_user", latency.xdp_to_user, 210 * US),
+        ("user_to_tx", latency.user_to_tx, 10 * US),
+        ("tx_to_completion", latency.tx_to_completion, 2980 * US),
+    ] {
+        assert_eq!(times.count, 1, "{name}");
+        for time in [times.min, times.p50, times.p99, times.p999, times.max] {
+            assert!(is_about(time, expected), "{name}: {time} ns is not {expected:?}");
+        }
+    }
+}
+
+#[test]
+fn a_packet_that_the_driver_keeps_is_timed_until_it_is_sent() {
+    let mut bench = Bench::new(true, &SimConfig::default(), Some(Duration::ZERO));
+    for _ in 0..2 {
+        bench.wire.inject(End::A, &[1; 60]);
+        bench.wire.settle();
+        bench.step();
+        bench.wire.advance(500 * US);
+    }
+    let times = collect(bench.worker.snapshot()).latency_ns.expect("it is measured").user_to_tx;
+    assert!(times.count == 1 && is_about(times.max, 500 * US), "{times:?}");
+}
+
+#[test]
+fn large_batches_count_every_frame_though_a_few_are_measured() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    for _ in 0..160 {
+        for _ in 0..60 {
+            bench.wire.inject(End::A, &[1; 60]);
+        }
+        bench.wire.settle();
+        bench.step();
+        bench.wire.settle();
+    }
+    bench.step();
+    let snapshot = bench.worker.snapshot();
+    assert_eq!((snapshot.rx_packets, snapshot.tx_completed), (9600, 9600));
+    let latency = collect(snapshot).latency_ns.expect("it is measured");
+    for times in [latency.xdp_to_user, latency.user_to_tx, latency.tx_to_completion] {
+        assert!((9500..=9700).contains(&times.count), "{times:?}");
+    }
+}
+
+#[test]
+fn frames_without_a_timestamp_have_no_first_stage_and_all_others() {
+    let config = SimConfig { timestamps: false, ..SimConfig::default() };
+    let mut bench = Bench::new(false, &config, Some(US));
+    bench.wire.inject(End::A, &[1; 60]);
+    bench.wire.settle();
+    bench.step();
+    let latency = collect(bench.worker.snapshot()).latency_ns.expect("it is measured");
+    assert_eq!((latency.xdp_to_user.count, latency.user_to_tx.count), (0, 1));
+}
+
+#[test]
+fn what_is_not_measured_is_absent() {
+    let mut bench = Bench::new(false, &SimConfig::default(), None);
+    bench.wire.inject(End::A, &[1; 60]);
+    bench.wire.settle();
+    bench.step();
+    let stats = serde_json::to_value(collect(bench.worker.snapshot())).expect("JSON");
+    assert_eq!(stats.get("latency_ns"), None);
+}
+
+#[test]
+fn sent_frames_are_accounted_for_while_they_are_in_flight_and_after() {
+    let mut bench = Bench::new(false, &SimConfig::default(), None);
+    bench.wire.set_faults(Faults { stall_completions: true, ..Faults::default() });
+    for _ in 0..5 {
+        bench.wire.inject(End::A, &[1; 60]);
+    }
+    bench.wire.settle();
+    bench.step();
+    let sent = collect(bench.worker.snapshot()).tx_accounting;
+    assert_eq!((sent.submitted, sent.completed, sent.in_flight, sent.residue), (5, 0, 5, 0));
+    let Bench { worker, wire, .. } = bench;
+    let stats = collect(worker.finish(wire.now(), None).snapshot);
+    let sent = stats.tx_accounting;
+    assert_eq!((sent.submitted, sent.in_flight, sent.lost, sent.residue), (5, 0, 5, 0));
+    assert_eq!(stats.losses["tx_unconfirmed"], 5);
+}
+
+#[test]
+fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
+    let mut bench = Bench::new(false, &SimConfig::default(), None);
+    bench.wire.set_faults(Faults { bad_address: 0.2, ..Faults::default() });
+    for _ in 0..300 {
+        bench.wire.inject(End::A, &[1; 60]);
+        bench.wire.settle();
+        bench.step();
+        let sent = collect(bench.worker.snapshot()).tx_accounting;
+        assert_eq!(sent.residue, 0, "{sent:?}");
+    }
+    let snapshot = bench.worker.snapshot();
+    let (violations, refused, quarantined) =
+        (snapshot.violations, snapshot.rx_refused, snapshot.tx_quarantined);
+    assert!(violations > 20 && refused > 0 && refused < violations, "{violations} {refused}");
+    let losses = collect(snapshot).losses;
+    assert_eq!((losses["rx_quarantined"], losses["tx_quarantined"]), (refused, quarantined));
+}
+
+/// The names of metrics in a text.
+fn metric_names(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("netdext_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot())]);
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let there: BTreeSet<String> = families
+        .map(|(name, kind)| match kind {
+            "counter" => format!("{name}_total"),
+            "info" => format!("{name}_info"),
+            _ => name.to_owned(),
+        })
+        .collect();
+    let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+    let documented = metric_names(include_str!("../../docs/observing.md"));
+    assert_eq!(documented, there, "docs/observing.md");
+    let dashboard = metric_names(include_str!("../../docs/grafana/netdext.json"));
+    assert!(dashboard.len() > 20 && dashboard.is_subset(&there), "{dashboard:?} {there:?}");
+}
+
+#[test]
+fn metrics_have_the_counts_of_each_driver_with_its_labels() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    bench.wire.inject(End::A, &[1; 60]);
+    bench.wire.settle();
+    bench.step();
+    let mut other = collect(bench.worker.snapshot());
+    other.iface = "od\"d".to_owned();
+    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot()), other]);
+    for line in [
+        "netdext_rx_packets_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 1",
+        "netdext_rx_bytes_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 60",
+        "netdext_rx_packets_total{iface=\"od\\\"d\",driver=\"mirror\",queue=\"0\"} 1",
+        "netdext_running{iface=\"sim0\",driver=\"mirror\"} 1",
+        "netdext_residue{iface=\"sim0\",driver=\"mirror\",direction=\"tx\"} 0",
+        "netdext_pool_frames{iface=\"sim0\",driver=\"mirror\",owner=\"tx_lent\"} 1",
+        "netdext_latency_frames_total{iface=\"sim0\",driver=\"mirror\",stage=\"user_to_tx\"} 1",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn the_clock_of_the_wire_is_its_time() {
+    let (_a, _b, mut wire) = Wire::pair(&SimConfig::default(), 1).expect("there are frames");
+    let clock = wire.clock();
+    wire.advance(7 * US);
+    assert_eq!(clock(), wire.now());
+    assert!(clock() > Timestamp::default());
+}

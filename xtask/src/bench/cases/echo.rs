@@ -1,0 +1,173 @@
+//! Echo requests answered: how soon, and how many.
+
+use std::time::Duration;
+
+use anyhow::Context;
+
+use super::super::prober::probe;
+use super::super::process::{Process, number, summary};
+use super::super::runner::{Entry, Head, Sample, run};
+use super::super::schema::{Better, Case, Unit};
+use super::super::spread::quantile;
+use super::super::subject::Subject;
+use super::super::wire::{ANSWERER, ASKER_IFACE, Wire};
+use super::Bench;
+use crate::shell;
+
+const ROUND_TRIPS: [Head; 4] = [
+    Head { id: "echo_rtt_p50", title: "Echo round trip, median", unit: Unit::Ns, better: Better::Lower },
+    Head { id: "echo_rtt_p99", title: "Echo round trip, p99", unit: Unit::Ns, better: Better::Lower },
+    Head { id: "echo_rtt_p999", title: "Echo round trip, p99.9", unit: Unit::Ns, better: Better::Lower },
+    Head { id: "echo_rtt_max", title: "Echo round trip, longest", unit: Unit::Ns, better: Better::Lower },
+];
+
+const RATES: [Head; 2] = [
+    Head { id: "echo_rate", title: "Echo requests answered, flood", unit: Unit::Pps, better: Better::Higher },
+    Head {
+        id: "echo_cpu",
+        title: "Processor time of the process for a million answers",
+        unit: Unit::Ns,
+        better: Better::Lower,
+    },
+];
+
+const PINGS: [Head; 1] = [Head {
+    id: "echo_rtt_mean",
+    title: "Echo round trip, mean, as ping and fping have it",
+    unit: Unit::Ns,
+    better: Better::Lower,
+}];
+
+/// An entry for each subject and rate of the injector.
+/// `injectors` are the rates.
+fn entries<'a>(
+    bench: &'a Bench<'a>,
+    injectors: &[u32],
+    measure: impl Fn(Subject, u32) -> anyhow::Result<Sample> + Copy + 'a,
+) -> Vec<Entry<'a>> {
+    let mut entries = Vec::new();
+    for subject in Subject::ALL {
+        for &injector in injectors {
+            // Only netdext has one.
+            if injector > 0 && matches!(subject, Subject::Kernel | Subject::Testpmd) {
+                continue;
+            }
+            let entry = match subject.missing(bench.netdext) {
+                Some(why) => Entry::missing(&subject.name(), why),
+                None => Entry::new(&subject.name(), move || measure(subject, injector)),
+            };
+            entries.push(if injector == 0 { entry } else { entry.with("injector", format!("{injector}/s")) });
+        }
+    }
+    entries
+}
+
+/// Round trips.
+pub fn round_trips(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let measure = |subject: Subject, injector: u32| {
+        let wire = subject.wire(false)?;
+        let running = subject.start(&wire, bench.netdext, injector)?;
+        let trips = probe(&wire, |prober| prober.round_trips(bench.plan.time))?;
+        running.stop()?;
+        let mut sorted: Vec<f64> = trips.times_ns.iter().map(|&ns| ns as f64).collect();
+        sorted.sort_by(f64::total_cmp);
+        let max = *sorted.last().context("nobody answers")?;
+        anyhow::ensure!(
+            trips.lost * 100 < sorted.len() as u64,
+            "{} of {} requests had no reply",
+            trips.lost,
+            trips.lost + sorted.len() as u64
+        );
+        let figures = [quantile(&sorted, 0.5), quantile(&sorted, 0.99), quantile(&sorted, 0.999), max];
+        Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
+    };
+    let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
+    run(&bench.plan, &ROUND_TRIPS, entries(bench, injectors, measure))
+}
+
+/// Answers a second under a flood of live frames.
+pub fn rates(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let measure = |subject: Subject, injector: u32| {
+        let wire = subject.wire(true)?;
+        let running = subject.start(&wire, bench.netdext, injector)?;
+        let before = running.cpu_ns()?;
+        let flooded = flood(bench, &wire, "--frames echo", bench.plan.time)?;
+        let used = running.cpu_ns()? - before;
+        running.stop()?;
+        let replies = number(&flooded, "/tallies/replies/frames").context("nobody answers")?;
+        let seconds = number(&flooded, "/sending_ns")? / 1e9;
+        // What runs inside the kernel is nobody's processor time.
+        let cpu = (used > 0).then(|| used as f64 * 1e6 / replies);
+        Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
+    };
+    let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
+    run(&bench.plan, &RATES, entries(bench, injectors, measure))
+}
+
+/// Floods who answers with live frames for so long; the summary of the generator.
+pub fn flood(
+    bench: &Bench<'_>,
+    wire: &Wire,
+    more: &str,
+    time: Duration,
+) -> anyhow::Result<serde_json::Value> {
+    let arguments = format!(
+        "--driver generate --engine xdp --addr {}/24 --target {ANSWERER} --dst-mac {} --duration {}ms {more}",
+        super::super::wire::ASKER,
+        wire.answerer_mac,
+        time.as_millis()
+    );
+    let command = &mut bench.netdext.command(wire.asker(), ASKER_IFACE, &arguments);
+    summary(&Process::start(command)?.wait()?)
+}
+
+/// The mean that `ping -f` and `fping` print: other probers than ours, for comparison. Not in a quick run.
+pub fn pings(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    if bench.plan.quick {
+        return Ok(Vec::new());
+    }
+    let mut entries = Vec::new();
+    for (program, arguments) in
+        [("ping", "-q -f -c 5000 198.18.0.1"), ("fping", "-q -c 200 -p 1 -i 1 198.18.0.1")]
+    {
+        for subject in [Subject::Kernel, Subject::Driver("spin")] {
+            let name = format!("{}, by {program}", subject.name());
+            entries.push(if shell::find_program(program).is_none() {
+                Entry::missing(&name, format!("no {program}: apt-get install {program}"))
+            } else {
+                Entry::new(&name, move || {
+                    let wire = subject.wire(false)?;
+                    let running = subject.start(&wire, bench.netdext, 0)?;
+                    let mut command = wire.at_asker(program);
+                    let output = command.args(arguments.split(' ')).output().context("start it")?;
+                    running.stop()?;
+                    // fping writes to its standard error.
+                    let text = [output.stdout, output.stderr].concat();
+                    let text = String::from_utf8_lossy(&text);
+                    let mean = mean_ms(&text).with_context(|| format!("no mean in {text:?}"))?;
+                    Ok(Sample::of(&[mean * 1e6]))
+                })
+            });
+        }
+    }
+    run(&bench.plan, &PINGS, entries)
+}
+
+/// The second of the numbers after `min/avg/max`, in ms.
+fn mean_ms(text: &str) -> Option<f64> {
+    let numbers = text.split("min/avg/max").nth(1)?.split('=').nth(1)?;
+    numbers.split('/').nth(1)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_read_from_ping_and_fping() {
+        let ping = "rtt min/avg/max/mdev = 0.003/0.005/0.077/0.001 ms, ipg/ewma 0.007/0.005 ms";
+        let fping = "198.18.0.1 : xmt/rcv/%loss = 5/5/0%, min/avg/max = 0.014/0.025/0.060";
+        assert_eq!((mean_ms(ping), mean_ms(fping)), (Some(0.005), Some(0.025)));
+        assert_eq!(mean_ms("100% packet loss"), None);
+    }
+}

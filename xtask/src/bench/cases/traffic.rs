@@ -1,0 +1,213 @@
+//! Frames received and dropped, sent, reflected, and sent on a schedule.
+
+use super::super::interrupt;
+use super::super::process::{Process, number, summary};
+use super::super::runner::{Entry, Head, Sample, run};
+use super::super::schema::{Better, Case, Unit};
+use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
+use super::Bench;
+use super::echo::flood;
+use crate::shell;
+
+const DROPS: [Head; 1] = [Head {
+    id: "rx_drop",
+    title: "Frames of 64 bytes received and dropped, flood",
+    unit: Unit::Pps,
+    better: Better::Higher,
+}];
+const SENDS: [Head; 1] =
+    [Head { id: "tx", title: "Frames of 64 bytes sent", unit: Unit::Pps, better: Better::Higher }];
+const REFLECTIONS: [Head; 1] = [Head {
+    id: "reflect",
+    title: "Frames of 64 bytes sent back, flood",
+    unit: Unit::Pps,
+    better: Better::Higher,
+}];
+const PACING: [Head; 3] = [
+    Head {
+        id: "pacing_p50",
+        title: "Departure later than planned, median",
+        unit: Unit::Ns,
+        better: Better::Lower,
+    },
+    Head {
+        id: "pacing_p99",
+        title: "Departure later than planned, p99",
+        unit: Unit::Ns,
+        better: Better::Lower,
+    },
+    Head {
+        id: "pacing_max",
+        title: "Departure later than planned, most",
+        unit: Unit::Ns,
+        better: Better::Lower,
+    },
+];
+
+/// Frames that a sink of ours drops in a second; `sink` are its flags.
+pub fn drop_rate(bench: &Bench<'_>, sink: &str, flags: &str) -> anyhow::Result<f64> {
+    let wire = Wire::new(WireConfig::default())?;
+    let sink = bench.netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--driver sink {sink}"))?;
+    let flooded = flood(bench, &wire, flags, bench.plan.time)?;
+    let seconds = number(&flooded, "/sending_ns")? / 1e9;
+    let summary = summary(&sink.stop()?)?;
+    let dropped =
+        number(&summary, "/tallies/discarded/frames").or_else(|_| number(&summary, "/counters/discarded"))?;
+    Ok(dropped / seconds)
+}
+
+/// Received and dropped.
+pub fn drops(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let ours = |flags: &'static str| move || Ok(Sample::of(&[drop_rate(bench, flags, "")?]));
+    let mut entries = vec![Entry::new("inside the kernel (XDP_DROP)", ours("--engine xdp"))];
+    for wait in ["--steer all --wait spin", "--steer all --wait adaptive", "--steer all --wait poll"] {
+        let name = format!("netdext sink, {}", wait.rsplit(' ').next().unwrap_or(wait));
+        entries.push(Entry::new(&name, ours(wait)));
+    }
+    entries.push(match shell::find_program("xdp-bench") {
+        None => Entry::missing("xdp-bench drop", "no xdp-bench on PATH"),
+        Some(_) => {
+            Entry::new("xdp-bench drop", || peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE]))
+        }
+    });
+    entries.push(match shell::find_program("xdpsock") {
+        None => Entry::missing("xdpsock rxdrop", "no xdpsock on PATH"),
+        Some(_) => Entry::new("xdpsock rxdrop", || xdpsock_drop_rate(bench)),
+    });
+    run(&bench.plan, &DROPS, entries)
+}
+
+/// A peer that drops in XDP, counted by the device.
+fn peer_drop_rate(bench: &Bench<'_>, words: &[&str]) -> anyhow::Result<Sample> {
+    let wire = Wire::new(WireConfig::default())?;
+    let peer = Process::start(wire.at_answerer(words[0]).args(&words[1..]))?;
+    interrupt::sleep(std::time::Duration::from_millis(500))?;
+    let before = received(&wire)?;
+    let flooded = flood(bench, &wire, "", bench.plan.time)?;
+    let dropped = received(&wire)? - before;
+    // How it ends is its own affair; that it was there shows in the count.
+    drop(peer);
+    Ok(Sample::of(&[dropped / (number(&flooded, "/sending_ns")? / 1e9)]))
+}
+
+/// Frames that the interface of who answers has received.
+fn received(wire: &Wire) -> anyhow::Result<f64> {
+    let output =
+        wire.at_answerer("ip").args(["-json", "-s", "link", "show", "dev", ANSWERER_IFACE]).output()?;
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    number(&links, "/0/stats64/rx/packets")
+}
+
+fn xdpsock_drop_rate(bench: &Bench<'_>) -> anyhow::Result<Sample> {
+    let wire = Wire::new(WireConfig::default())?;
+    let mut peer = wire.at_answerer("xdpsock");
+    let peer = Process::start(peer.args(["-i", ANSWERER_IFACE, "-q", "0", "-r", "-N", "-n", "1"]))?;
+    interrupt::sleep(std::time::Duration::from_millis(500))?;
+    let flooded = flood(bench, &wire, "", bench.plan.time)?;
+    interrupt::sleep(std::time::Duration::from_millis(1100))?;
+    let lines = peer.stop()?;
+    let received = lines.iter().rev().find_map(|line| xdpsock_received(line));
+    let received = received.ok_or_else(|| anyhow::anyhow!("xdpsock printed no count of received frames"))?;
+    Ok(Sample::of(&[received / (number(&flooded, "/sending_ns")? / 1e9)]))
+}
+
+/// The total in a line `rx   1,234   5,678` of xdpsock.
+fn xdpsock_received(line: &str) -> Option<f64> {
+    let mut words = line.split_whitespace();
+    let total = words.next().filter(|word| *word == "rx").and_then(|_| words.nth(1))?;
+    total.replace(',', "").parse().ok()
+}
+
+/// Frames that our generator sends over the rings in a second; `receiver` are the flags of a sink at the other end.
+pub fn send_rate(bench: &Bench<'_>, queues: u32, receiver: &str, flags: &str) -> anyhow::Result<f64> {
+    let (sending, wire, sink) =
+        start_sending(bench, queues, receiver, &format!("--wait spin --rate max {flags}"))?;
+    let summary = summary(&sending.wait()?)?;
+    sink.stop()?;
+    drop(wire);
+    Ok(number(&summary, "/generator/sent")? * 1e9 / number(&summary, "/generator/sending_ns")?)
+}
+
+fn start_sending(
+    bench: &Bench<'_>,
+    queues: u32,
+    receiver: &str,
+    flags: &str,
+) -> anyhow::Result<(Process, Wire, Process)> {
+    let wire = Wire::new(WireConfig { queues, ..WireConfig::default() })?;
+    let sink = bench.netdext.run(wire.asker(), ASKER_IFACE, &format!("--driver sink {receiver}"))?;
+    let arguments = format!(
+        "--driver generate --target {ASKER} --dst-mac {} --duration {}ms {flags}",
+        wire.asker_mac,
+        bench.plan.time.as_millis()
+    );
+    let sending = Process::start(&mut bench.netdext.command(wire.answerer(), ANSWERER_IFACE, &arguments))?;
+    Ok((sending, wire, sink))
+}
+
+/// Sent over the rings.
+pub fn sends(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let entry = |name: &str, receiver: &'static str| {
+        Entry::new(name, move || Ok(Sample::of(&[send_rate(bench, 1, receiver, "")?])))
+    };
+    let mut entries = vec![entry("netdext generate, to XDP_DROP", "--engine xdp")];
+    if !bench.plan.quick {
+        entries.push(entry("netdext generate, to netdext sink", "--steer all --wait adaptive"));
+    }
+    run(&bench.plan, &SENDS, entries)
+}
+
+/// Sent back.
+pub fn reflections(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let entry = |name: &str, flags: &'static str| {
+        Entry::new(name, move || {
+            let wire = Wire::new(WireConfig::default())?;
+            let reflector = format!("--driver reflect {flags}");
+            let reflector = bench.netdext.run(wire.answerer(), ANSWERER_IFACE, &reflector)?;
+            let flooded = flood(bench, &wire, "", bench.plan.time)?;
+            reflector.stop()?;
+            let returned = number(&flooded, "/tallies/returned/frames")?;
+            Ok(Sample::of(&[returned * 1e9 / number(&flooded, "/sending_ns")?]))
+        })
+    };
+    let entries = vec![
+        entry("inside the kernel (XDP_TX)", "--engine xdp"),
+        entry("netdext reflect, spin", "--steer all --wait spin"),
+        entry("netdext reflect, adaptive", "--steer all --wait adaptive"),
+    ];
+    run(&bench.plan, &REFLECTIONS, entries)
+}
+
+/// Sent on a schedule.
+pub fn pacing(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+    let rates: &[u32] = if bench.plan.quick { &[10_000] } else { &[1_000, 10_000, 100_000] };
+    let mut entries = Vec::new();
+    let waits: &[&str] = if bench.plan.quick { &["spin", "adaptive"] } else { &["spin", "adaptive", "poll"] };
+    for wait in waits {
+        for rate in rates {
+            let entry = Entry::new(&format!("netdext generate, {wait}"), move || {
+                let flags = format!("--wait {wait} --rate {rate}/s");
+                let (sending, wire, sink) = start_sending(bench, 1, "--engine xdp", &flags)?;
+                let summary = summary(&sending.wait()?)?;
+                sink.stop()?;
+                drop(wire);
+                let error = |name: &str| number(&summary, &format!("/generator/pacing_error_ns/{name}"));
+                Ok(Sample::of(&[error("p50")?, error("p99")?, error("max")?]))
+            });
+            entries.push(entry.with("rate", format!("{rate}/s")));
+        }
+    }
+    run(&bench.plan, &PACING, entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_read_from_xdpsock() {
+        assert_eq!(xdpsock_received("rx                 1,234,567      8,900,001     "), Some(8_900_001.0));
+        assert_eq!(xdpsock_received("tx                 0              0"), None);
+        assert_eq!(xdpsock_received(" sock0@veth0:0 rxdrop xdp-drv"), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! Who answers echo requests: netdext in each of its ways, the kernel, and its peers.
+
+use std::process::Command;
+
+use anyhow::Context;
+
+use super::process::{Netdext, Process, cpu_ns};
+use super::wire::{ANSWERER_IFACE, ASKER, Wire, WireConfig};
+use crate::shell;
+
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The kernel's own stack.
+    Kernel,
+    /// netdext inside the kernel, `--answer`.
+    Answer,
+    /// netdext's driver over the rings, with this `--wait`.
+    Driver(&'static str),
+    /// dpdk-testpmd over net_af_xdp.
+    Testpmd,
+}
+
+impl Subject {
+    /// All of them, in the order of the table.
+    pub const ALL: [Self; 6] = [
+        Self::Kernel,
+        Self::Answer,
+        Self::Driver("spin"),
+        Self::Driver("adaptive"),
+        Self::Driver("poll"),
+        Self::Testpmd,
+    ];
+
+    /// The name in the report.
+    pub fn name(self) -> String {
+        match self {
+            Self::Kernel => "kernel".to_owned(),
+            Self::Answer => "netdext --answer".to_owned(),
+            Self::Driver(wait) => format!("netdext driver, {wait}"),
+            Self::Testpmd => "dpdk-testpmd icmpecho".to_owned(),
+        }
+    }
+
+    /// Why it can't be measured here, if it can't.
+    pub fn missing(self, netdext: &Netdext) -> Option<String> {
+        match self {
+            Self::Answer if !netdext.has_flag("--answer") => Some("this netdext has no --answer".to_owned()),
+            Self::Testpmd if shell::find_program("dpdk-testpmd").is_none() => Some(
+                "no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// The wire that it needs. `flood`: it is to be flooded with live frames.
+    pub fn wire(self, flood: bool) -> anyhow::Result<Wire> {
+        let kernel_answers = self == Self::Kernel;
+        Wire::new(WireConfig { kernel_answers, gro: kernel_answers && flood, ..WireConfig::default() })
+    }
+
+    /// Starts it on the wire. `injector` is how many echo requests a second netdext sends of its own, 0 for none.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn start(self, wire: &Wire, netdext: &Netdext, injector: u32) -> anyhow::Result<Running> {
+        let injecting = match injector {
+            0 => "--no-injector".to_owned(),
+            rate => {
+                // A tick is at least 10 us apart from the next.
+                let batch = if rate >= 100_000 { 4 } else { 1 };
+                format!("--first 10ms --rate {rate}/s --batch {batch} --target {ASKER}")
+            }
+        };
+        let process = match self {
+            Self::Kernel => None,
+            Self::Answer => {
+                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--answer {injecting}"))?)
+            }
+            Self::Driver(wait) => {
+                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--wait {wait} {injecting}"))?)
+            }
+            Self::Testpmd => Some(start_testpmd(wire)?),
+        };
+        Ok(Running { subject: self, process })
+    }
+}
+
+/// Someone who answers, until this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    subject: Subject,
+    process: Option<Process>,
+}
+
+impl Running {
+    /// Processor time that its process has used, in ns; 0 for the kernel, which has none.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn cpu_ns(&self) -> anyhow::Result<u64> {
+        self.process.as_ref().map_or(Ok(0), |process| cpu_ns(process.id()))
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// It failed, or does not stop.
+    pub fn stop(self) -> anyhow::Result<Vec<String>> {
+        let Some(mut process) = self.process else { return Ok(Vec::new()) };
+        if self.subject == Subject::Testpmd {
+            process.say("");
+            return process.wait();
+        }
+        process.stop()
+    }
+}
+
+fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
+    // The forwarding core is the last one, as netdext's worker has it.
+    let cores = std::thread::available_parallelism().map_or(1, Into::into);
+    let cores = if cores > 1 { format!("0,{}", cores - 1) } else { "0".to_owned() };
+    let program = shell::find_program("dpdk-testpmd").context("no dpdk-testpmd")?;
+    // It is ready when it says so, and to a pipe it would say so only at its end.
+    let mut command: Command = wire.at_answerer("stdbuf");
+    command.arg("--output=L").arg(program);
+    command.args(["-l", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
+    command.args(["--file-prefix", wire.answerer()]);
+    command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
+    command.args(["--", "--forward-mode=icmpecho", "--total-num-mbufs=16384", "--nb-cores=1"]);
+    let mut process = Process::start(&mut command)?;
+    process.wait_for(|line| line.contains("Press enter to exit").then_some(()))?;
+    Ok(process)
+}

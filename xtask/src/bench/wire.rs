@@ -1,0 +1,194 @@
+//! Where it is measured: a veth pair between two network namespaces.
+//!
+//! ```text
+//!   namespace nxb-PID-N-a                      namespace nxb-PID-N-b
+//!   +---------------------------+              +------------------------------+
+//!   |  who asks: prober, flood  |              |  who answers: netdext, a     |
+//!   |  198.18.0.2, veth1        |==============|  peer, or the kernel's stack |
+//!   +---------------------------+              |  198.18.0.1, veth0           |
+//!                                              +------------------------------+
+//! ```
+//! Each end knows the other's MAC address, so that nothing but what is measured is on the wire.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::shell;
+
+/// Who answers.
+pub const ANSWERER: &str = "198.18.0.1";
+/// Who asks.
+pub const ASKER: &str = "198.18.0.2";
+/// The interface of who answers.
+pub const ANSWERER_IFACE: &str = "veth0";
+/// The interface of who asks.
+pub const ASKER_IFACE: &str = "veth1";
+
+const PREFIX: &str = "nxb-";
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// How a wire is made.
+#[derive(Clone, Copy, Debug)]
+pub struct WireConfig {
+    /// Queues of each end.
+    pub queues: u32,
+    /// The kernel's stack has the address of who answers.
+    pub kernel_answers: bool,
+    /// GRO at the end of who answers, without which a veth drops live frames unless an XDP program is there.
+    pub gro: bool,
+}
+
+impl Default for WireConfig {
+    fn default() -> Self {
+        Self { queues: 1, kernel_answers: false, gro: false }
+    }
+}
+
+/// Two namespaces and the pair between them. Dropping it removes them.
+#[derive(Debug)]
+pub struct Wire {
+    asker: String,
+    answerer: String,
+    /// The MAC address of who answers.
+    pub answerer_mac: String,
+    /// The MAC address of who asks.
+    pub asker_mac: String,
+}
+
+impl Wire {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// `ip` or `ethtool` fails.
+    pub fn new(config: WireConfig) -> anyhow::Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = |end| format!("{PREFIX}{}-{number}-{end}", std::process::id());
+        // The guard is there before what it removes.
+        let mut wire = Self {
+            asker: name("a"),
+            answerer: name("b"),
+            answerer_mac: String::new(),
+            asker_mac: String::new(),
+        };
+        wire.make(config)?;
+        Ok(wire)
+    }
+
+    fn make(&mut self, config: WireConfig) -> anyhow::Result<()> {
+        let (a, b) = (self.asker.clone(), self.answerer.clone());
+        ip(&format!("netns add {a}"))?;
+        ip(&format!("netns add {b}"))?;
+        let queues = format!("numtxqueues {0} numrxqueues {0}", config.queues);
+        ip(&format!(
+            "-n {b} link add {ANSWERER_IFACE} {queues} type veth peer name {ASKER_IFACE} {queues} netns {a}"
+        ))?;
+        for (namespace, iface) in [(&a, ASKER_IFACE), (&b, ANSWERER_IFACE)] {
+            ip(&format!("-n {namespace} link set dev {iface} addrgenmode none"))?;
+            ip(&format!("-n {namespace} link set dev {iface} up"))?;
+        }
+        self.answerer_mac = mac(&b, ANSWERER_IFACE)?;
+        self.asker_mac = mac(&a, ASKER_IFACE)?;
+        ip(&format!("-n {a} address add {ASKER}/24 dev {ASKER_IFACE}"))?;
+        ip(&format!(
+            "-n {a} neighbour replace {ANSWERER} lladdr {} dev {ASKER_IFACE} nud permanent",
+            self.answerer_mac
+        ))?;
+        if config.kernel_answers {
+            ip(&format!("-n {b} address add {ANSWERER}/24 dev {ANSWERER_IFACE}"))?;
+            ip(&format!(
+                "-n {b} neighbour replace {ASKER} lladdr {} dev {ANSWERER_IFACE} nud permanent",
+                self.asker_mac
+            ))?;
+        }
+        if config.gro {
+            let mut ethtool = self.at_answerer("ethtool");
+            shell::succeed(ethtool.args(["-K", ANSWERER_IFACE, "gro", "on"]).stdout(Stdio::null()))?;
+        }
+        Ok(())
+    }
+
+    /// The namespace of who asks.
+    pub fn asker(&self) -> &str {
+        &self.asker
+    }
+
+    /// The namespace of who answers.
+    pub fn answerer(&self) -> &str {
+        &self.answerer
+    }
+
+    /// A command in the namespace of who asks.
+    pub fn at_asker(&self, program: &str) -> Command {
+        within(&self.asker, program)
+    }
+
+    /// A command in the namespace of who answers.
+    pub fn at_answerer(&self, program: &str) -> Command {
+        within(&self.answerer, program)
+    }
+
+    /// Moves the calling thread into the namespace of who asks, for good.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn move_to_asker(&self) -> anyhow::Result<()> {
+        let path = Path::new("/run/netns").join(&self.asker);
+        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .with_context(|| format!("enter the network namespace {}", self.asker))
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for name in [&self.asker, &self.answerer] {
+            if Path::new("/run/netns").join(name).exists()
+                && let Err(error) = ip(&format!("netns delete {name}"))
+            {
+                eprintln!("the network namespace {name} stays behind: {error:#}");
+            }
+        }
+    }
+}
+
+fn within(namespace: &str, program: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace, program]);
+    command
+}
+
+/// Runs `ip` with words that have no blanks in them.
+fn ip(words: &str) -> anyhow::Result<String> {
+    let output = Command::new("ip").args(words.split(' ')).output().context("start ip")?;
+    if !output.status.success() {
+        bail!("`ip {words}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn mac(namespace: &str, iface: &str) -> anyhow::Result<String> {
+    let text = ip(&format!("-json -n {namespace} link show dev {iface}"))?;
+    let links: serde_json::Value = serde_json::from_str(&text).context("read what ip says")?;
+    let mac = links[0]["address"].as_str().with_context(|| format!("{iface} has no address"))?;
+    Ok(mac.to_owned())
+}
+
+/// Removes the namespaces of benchmarks that were killed.
+pub fn remove_orphans() {
+    for entry in std::fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let Some(owner) = owner.and_then(|id| id.parse::<u32>().ok()) else { continue };
+        if !Path::new("/proc").join(owner.to_string()).exists() {
+            // What can't be removed is in nobody's way.
+            let _ = ip(&format!("netns delete {name}"));
+        }
+    }
+}
