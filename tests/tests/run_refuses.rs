@@ -43,7 +43,7 @@ fn load(device: &Device) -> SteeringProgram {
         mac: device.mac,
         addresses: Vec::new(),
         broadcasts: Vec::new(),
-        steer_all: false,
+        rules: Vec::new(),
         answer: false,
         answer_limit: None,
         queues: 1,

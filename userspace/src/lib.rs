@@ -18,5 +18,6 @@ pub mod proto;
 pub mod queue;
 pub mod registry;
 pub mod stats;
+pub mod steer;
 pub mod supervisor;
 pub mod view;

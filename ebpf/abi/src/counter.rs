@@ -43,6 +43,12 @@ counters! {
     DriverEcho6Reply = "driver_echo6_reply",
     /// Any frame while everything is steered to the driver.
     DriverSteerAll = "driver_steer_all",
+    /// Matches a rule that steers to the driver.
+    RuleDriver = "rule_driver",
+    /// Matches a rule that passes to the kernel.
+    RuleKernel = "rule_kernel",
+    /// Matches a rule that drops.
+    RuleDrop = "rule_drop",
     /// ARP request for an owned address, answered here.
     AnsweredArp = "answered_arp",
     /// Neighbour solicitation for an owned address, answered here.
@@ -63,6 +69,8 @@ counters! {
     KernelGroupMac = "kernel_group_mac",
     /// A fragment: the driver can't reassemble and mustn't answer piecemeal.
     KernelFragment = "kernel_fragment",
+    /// The program that applies the default policy could not be called: passed to the kernel.
+    KernelNoPolicy = "kernel_no_policy",
     /// Shorter than an Ethernet header.
     TruncatedEthernet = "malformed_truncated_ethernet",
     /// Ends inside a VLAN tag.
@@ -105,7 +113,7 @@ counters! {
 
 impl Counter {
     /// The verdicts that a frame is meant for the driver.
-    pub const TO_DRIVER: [Self; 9] = [
+    pub const TO_DRIVER: [Self; 10] = [
         Self::DriverArpRequest,
         Self::DriverArpReply,
         Self::DriverNeighborSolicitation,
@@ -115,6 +123,7 @@ impl Counter {
         Self::DriverEcho6Request,
         Self::DriverEcho6Reply,
         Self::DriverSteerAll,
+        Self::RuleDriver,
     ];
 
     /// The verdicts that a frame was answered without the driver.

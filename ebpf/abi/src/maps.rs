@@ -2,8 +2,16 @@
 //!
 //! Values cross between the kernel and user space as bytes: `repr(C)`, integers only, no padding.
 
-/// The XDP program's name in the object.
+/// The name, in the object, of the XDP program that is attached: steering rules.
 pub const PROGRAM: &str = "netdext";
+/// The name of the XDP program that it calls for a frame that no rule decides about: default policy and answering.
+pub const POLICY_PROGRAM: &str = "netdext_policy";
+/// Both; one program of both is more than the kernel's verifier is willing to follow.
+pub const PROGRAM_NAMES: [&str; 2] = [PROGRAM, POLICY_PROGRAM];
+/// Program array of one: [`POLICY_PROGRAM`].
+pub const POLICY: &str = "POLICY";
+/// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the one program tells the other.
+pub const UNDECIDED: &str = "UNDECIDED";
 /// XSKMAP: rx queue -> AF_XDP socket.
 pub const XSKS: &str = "XSKS";
 /// Array of one [`Config`].
@@ -14,6 +22,18 @@ pub const OWNED_V4: &str = "OWNED_V4";
 pub const OWNED_V6: &str = "OWNED_V6";
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
+/// Array of [`TABLES`](crate::rules::TABLES) [`Table`](crate::rules::Table)s; [`Config::table`] says which one counts.
+pub const RULES: &str = "RULES";
+/// LPM trie: IPv4 prefix of destinations -> [`Winners`](crate::rules::Winners).
+pub const DESTINATION_V4: &str = "DESTINATION_V4";
+/// LPM trie: IPv4 prefix of sources -> [`Winners`](crate::rules::Winners).
+pub const SOURCE_V4: &str = "SOURCE_V4";
+/// LPM trie: IPv6 prefix of destinations -> [`Winners`](crate::rules::Winners).
+pub const DESTINATION_V6: &str = "DESTINATION_V6";
+/// LPM trie: IPv6 prefix of sources -> [`Winners`](crate::rules::Winners).
+pub const SOURCE_V6: &str = "SOURCE_V6";
+/// Per-CPU array of `u64`: frames that a rule decided about, by [`Winner::slot`](crate::rules::Winner::slot).
+pub const RULE_HITS: &str = "RULE_HITS";
 /// Array of one `u64`: the ns between two answers to one source, 0 for no limit.
 pub const ANSWER_INTERVAL: &str = "ANSWER_INTERVAL";
 /// LRU hash: source of requests, as [`Reply::source`](crate::answer::Reply::source) has it -> state of
@@ -22,8 +42,23 @@ pub const ANSWER_SOURCES: &str = "ANSWER_SOURCES";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 7] =
-    [XSKS, CONFIG, OWNED_V4, OWNED_V6, ANSWER_INTERVAL, ANSWER_SOURCES, COUNTERS];
+pub const MAP_NAMES: [&str; 15] = [
+    POLICY,
+    UNDECIDED,
+    XSKS,
+    CONFIG,
+    OWNED_V4,
+    OWNED_V6,
+    ANSWER_INTERVAL,
+    ANSWER_SOURCES,
+    COUNTERS,
+    RULES,
+    DESTINATION_V4,
+    SOURCE_V4,
+    DESTINATION_V6,
+    SOURCE_V6,
+    RULE_HITS,
+];
 
 /// The port owns the address.
 pub const OWNED: u32 = 1;
@@ -37,6 +72,9 @@ pub const DEFAULT_ADDRESSES: u32 = 16_384;
 /// Sources whose answers are counted against the limit; beyond that the one not heard for longest is forgotten.
 pub const LIMITED_SOURCES: u32 = 16_384;
 
+/// Prefixes in each of the four tries unless the loader asks for another number. They take memory only when used.
+pub const DEFAULT_PREFIXES: u32 = 1 << 20;
+
 /// What the program has to know about its port besides the owned addresses.
 ///
 /// Eight aligned bytes: the kernel copies them in one store, so a reader sees the old or the new one, never a mixture.
@@ -45,7 +83,7 @@ pub const LIMITED_SOURCES: u32 = 16_384;
 pub struct Config {
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// [`Config::STEER_ALL`], [`Config::ANSWER`], and room for more.
+    /// [`Config::STEER_ALL`], [`Config::ANSWER`] and [`Config::PAUSED`] in the low byte; the high byte is [`Config::table`].
     pub flags: u16,
 }
 
@@ -54,6 +92,8 @@ impl Config {
     pub const STEER_ALL: u16 = 1;
     /// Requests for owned addresses are answered without the driver, where [`reply`](crate::answer::reply) can.
     pub const ANSWER: u16 = 2;
+    /// The driver hasn't its frames: rules that ask to answer don't match.
+    pub const PAUSED: u16 = 4;
 
     /// The bytes of the map's value.
     #[must_use]
@@ -63,11 +103,32 @@ impl Config {
         [a, b, c, d, e, f, low, high]
     }
 
+    /// The number of the table of rules that counts, from 1; 0 when there are no rules. It is a byte of its own, so
+    /// however the kernel copies the value, a reader sees the one number or the other.
+    #[inline(always)]
+    #[must_use]
+    pub const fn table(&self) -> u8 {
+        (self.flags >> 8) as u8
+    }
+
+    /// The same with another table.
+    #[must_use]
+    pub const fn with_table(self, table: u8) -> Self {
+        Self { mac: self.mac, flags: self.flags & 0xff | (table as u16) << 8 }
+    }
+
     /// Whether [`Config::STEER_ALL`] is set.
     #[inline(always)]
     #[must_use]
     pub const fn steers_all(&self) -> bool {
         self.flags & Self::STEER_ALL != 0
+    }
+
+    /// Whether [`Config::PAUSED`] is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_paused(&self) -> bool {
+        self.flags & Self::PAUSED != 0
     }
 
     /// Whether [`Config::ANSWER`] is set.

@@ -28,6 +28,8 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Service VLAN tag (802.1ad, QinQ).
 pub const ETHERTYPE_QINQ: u16 = 0x88a8;
 
+/// The number in a tag's control information (802.1Q); the rest is priority.
+const VLAN_NUMBER: u16 = 0x0fff;
 const ARP_LEN: usize = 28;
 const ARP_ETHERNET: u16 = 1;
 const ARP_REQUEST: u16 = 1;
@@ -47,6 +49,10 @@ const DESTINATION_OPTIONS: u8 = 60;
 const EXTENSIONS: u64 = (1 << HOP_BY_HOP) | (1 << ROUTING) | (1 << FRAGMENT) | (1 << DESTINATION_OPTIONS);
 const ICMP4: u8 = 1;
 const ICMP6: u8 = 58;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Source and destination port, at the beginning of both TCP and UDP headers.
+const PORTS_LEN: usize = 4;
 const ECHO_LEN: usize = 8;
 /// Neighbour solicitation and advertisement up to the options (RFC 4861, 4.3 and 4.4).
 const NDP_LEN: usize = 24;
@@ -137,16 +143,29 @@ pub struct Parsed {
     pub l3_end: u16,
     /// The destination MAC address.
     pub link_destination: [u8; 6],
+    /// The IP source; [`Address::None`] for ARP.
+    pub source: Address,
     /// The IP destination; for ARP the target protocol address.
     pub destination: Address,
+    /// IP protocol: what comes behind the IPv6 extension headers that were followed, or the one that wasn't. 0 without IP.
+    pub protocol: u8,
+    /// Offset of the four bytes of TCP or UDP ports; 0 in other protocols, in fragments, and where the datagram ends
+    /// before them.
+    pub ports: u16,
     /// The target of a neighbour solicitation or advertisement, else zeros.
     pub target: [u8; 16],
 }
 
-struct Link {
+/// An Ethernet header with its VLAN tags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The inner EtherType, after the VLAN tags.
+    pub ethertype: u16,
+    /// VLAN tags before it: 0, 1 or 2.
+    pub vlan_tags: u8,
+    /// VLAN number of the outer tag; 0 without one.
+    pub vlan: u16,
     destination: [u8; 6],
-    ethertype: u16,
-    vlan_tags: u8,
     len: usize,
 }
 
@@ -163,7 +182,10 @@ impl Link {
             l4: 0,
             l3_end: 0,
             link_destination: self.destination,
+            source: Address::None,
             destination: Address::None,
+            protocol: 0,
+            ports: 0,
             target: [0; 16],
         }
     }
@@ -176,27 +198,45 @@ impl Link {
 /// [`Malformed`] when a header is cut short or contradicts itself. Frames of kinds that aren't understood are no error.
 #[inline(always)]
 pub fn parse<R: Reader + ?Sized>(frame: &R) -> Result<Parsed, Malformed> {
-    let link = link_header(frame)?;
+    parse_behind(frame, &link_header(frame)?)
+}
+
+/// Reads the headers behind the link header.
+///
+/// # Errors
+///
+/// As [`parse`].
+#[inline(always)]
+pub fn parse_behind<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed> {
     match link.ethertype {
-        ETHERTYPE_IPV4 => ipv4(frame, &link),
-        ETHERTYPE_IPV6 => ipv6(frame, &link),
-        ETHERTYPE_ARP => arp(frame, &link),
+        ETHERTYPE_IPV4 => ipv4(frame, link),
+        ETHERTYPE_IPV6 => ipv6(frame, link),
+        ETHERTYPE_ARP => arp(frame, link),
         _ => Ok(link.parsed()),
     }
 }
 
+/// Reads the Ethernet header and the VLAN tags.
+///
+/// # Errors
+///
+/// [`Malformed`] when the frame ends inside them.
 #[inline(always)]
-fn link_header<R: Reader + ?Sized>(frame: &R) -> Result<Link, Malformed> {
+pub fn link_header<R: Reader + ?Sized>(frame: &R) -> Result<Link, Malformed> {
     let header: [u8; ETHERNET_LEN] = frame.read(0).ok_or(Malformed::TruncatedEthernet)?;
     let mut link = Link {
         destination: [header[0], header[1], header[2], header[3], header[4], header[5]],
         ethertype: u16::from_be_bytes([header[12], header[13]]),
         vlan_tags: 0,
+        vlan: 0,
         len: ETHERNET_LEN,
     };
     while link.vlan_tags < MAX_VLAN_TAGS && matches!(link.ethertype, ETHERTYPE_VLAN | ETHERTYPE_QINQ) {
         // The tag's own EtherType is behind us: control information, then the next EtherType.
         let tag: [u8; VLAN_TAG_LEN] = frame.read(link.len).ok_or(Malformed::TruncatedVlan)?;
+        if link.vlan_tags == 0 {
+            link.vlan = u16::from_be_bytes([tag[0], tag[1]]) & VLAN_NUMBER;
+        }
         link.ethertype = u16::from_be_bytes([tag[2], tag[3]]);
         link.vlan_tags += 1;
         link.len += VLAN_TAG_LEN;
@@ -264,11 +304,17 @@ fn ipv4<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
     parsed.l3_end = end as u16;
     parsed.hop_limit = header[8];
     parsed.fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
+    parsed.source = Address::V4([header[12], header[13], header[14], header[15]]);
     parsed.destination = Address::V4([header[16], header[17], header[18], header[19]]);
-    if parsed.fragment || header[9] != ICMP4 {
+    parsed.protocol = header[9];
+    if parsed.fragment {
         return Ok(parsed);
     }
     let l4 = link.len + header_len;
+    if parsed.protocol != ICMP4 {
+        parsed.ports = ports(parsed.protocol, l4, end);
+        return Ok(parsed);
+    }
     if l4 + ECHO_LEN > end {
         return Err(Malformed::TruncatedIcmp4);
     }
@@ -295,22 +341,35 @@ fn ipv6<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
     let mut parsed = link.parsed();
     parsed.l3_end = end as u16;
     parsed.hop_limit = header[7];
-    let mut destination = [0; 16];
+    let (mut source, mut destination) = ([0; 16], [0; 16]);
+    source.copy_from_slice(&header[8..24]);
+    parsed.source = Address::V6(source);
     destination.copy_from_slice(&header[24..40]);
     parsed.destination = Address::V6(destination);
 
     let chain = extensions(frame, header[6], payload, end)?;
     parsed.fragment = chain.fragment;
+    parsed.protocol = chain.last;
     if chain.icmp {
         icmp6(frame, &mut parsed, &chain, end)?;
+    } else if !chain.fragment {
+        parsed.ports = ports(chain.last, chain.offset, end);
     }
     Ok(parsed)
+}
+
+/// [`Parsed::ports`] of a datagram that isn't a fragment.
+#[inline(always)]
+const fn ports(protocol: u8, l4: usize, end: usize) -> u16 {
+    if (protocol == TCP || protocol == UDP) && l4 + PORTS_LEN <= end { l4 as u16 } else { 0 }
 }
 
 /// Where the extension headers lead.
 struct Chain {
     /// Offset of what comes after them.
     offset: usize,
+    /// The number of that, or of the extension header that can't be followed.
+    last: u8,
     /// Whether that is an ICMPv6 header meant for this hop.
     icmp: bool,
     /// A piece of a datagram.
@@ -327,7 +386,8 @@ fn extensions<R: Reader + ?Sized>(
     end: usize,
 ) -> Result<Chain, Malformed> {
     let mut next = first;
-    let mut chain = Chain { offset: start, icmp: false, fragment: false, fragment_header: false };
+    let mut chain =
+        Chain { offset: start, last: first, icmp: false, fragment: false, fragment_header: false };
     for _ in 0..=MAX_EXTENSIONS {
         if next > DESTINATION_OPTIONS || (EXTENSIONS >> next) & 1 == 0 {
             chain.icmp = next == ICMP6;
@@ -348,6 +408,8 @@ fn extensions<R: Reader + ?Sized>(
             chain.fragment_header = true;
             if u16::from_be_bytes([head[2], head[3]]) & IPV6_FRAGMENT != 0 {
                 chain.fragment = true;
+                // Every piece names what the whole begins with.
+                chain.last = head[0];
                 return Ok(chain);
             }
         }
@@ -360,6 +422,7 @@ fn extensions<R: Reader + ?Sized>(
             return Err(Malformed::TruncatedExtension);
         }
         next = head[0];
+        chain.last = next;
     }
     Err(Malformed::ExtensionChainTooLong)
 }

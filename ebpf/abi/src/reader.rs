@@ -25,6 +25,14 @@ pub trait Reader {
     fn bounded(&self, number: usize) -> usize {
         number
     }
+
+    /// The same number. In the kernel neither compiler nor verifier sees that; `noise` is a number that the verifier knows
+    /// nothing about.
+    #[inline(always)]
+    fn blurred(&self, number: u64, noise: u64) -> u64 {
+        let _ = noise;
+        number
+    }
 }
 
 /// The bytes of one frame that may be changed. Its length stays.
@@ -72,5 +80,10 @@ impl<R: Reader + ?Sized> Reader for &R {
     #[inline(always)]
     fn bounded(&self, number: usize) -> usize {
         (**self).bounded(number)
+    }
+
+    #[inline(always)]
+    fn blurred(&self, number: u64, noise: u64) -> u64 {
+        (**self).blurred(number, noise)
     }
 }

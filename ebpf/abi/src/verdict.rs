@@ -9,6 +9,8 @@
 //!
 //! With [`Config::ANSWER`] requests among them are answered at once, where [`reply`] can.
 //!
+//! Steering [`rules`](crate::rules) come before all that: it is what happens to a frame that none of them matches.
+//!
 //! All else is the kernel's: frames to other stations (promiscuous mode), fragments, other kinds, and malformed frames,
 //! which its own stack drops properly.
 
@@ -18,6 +20,7 @@ use crate::{
     maps::{Config, OWNED},
     parse::{Address, Kind, Malformed, Parsed, parse},
     reader::Reader,
+    rules::{ACTION_ANSWER, ACTION_DRIVER, ACTION_DROP, Table, Tries, Winner, Winners, decide},
 };
 
 /// Where a frame goes.
@@ -27,6 +30,8 @@ pub enum Verdict {
     Driver,
     /// On to the kernel's stack.
     Kernel,
+    /// Nowhere.
+    Drop,
     /// Back to its sender, as this reply.
     Answer(Reply),
 }
@@ -48,20 +53,105 @@ pub trait PortView {
     fn v4(&self, address: [u8; 4]) -> u32;
     /// Whether the port owns this IPv6 address.
     fn owns_v6(&self, address: [u8; 16]) -> bool;
+
+    /// The tries of rules.
+    type Tries: Tries;
+    /// The table of rules of this number, with the tries; `None` for 0.
+    fn rules(&self, table: u8) -> Option<(&Table, &Self::Tries)>;
+    /// Counts a hit of the rule with this slot.
+    fn hit(&self, slot: u32);
 }
 
-/// Judges one frame: at most one look at the owned addresses, and none when the kind or the MAC address rules it out; one
-/// more, at the source, for a request that is answered.
+/// Judges one frame.
 #[inline(always)]
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
-    let config = port.config();
-    if config.steers_all() && !config.answers() {
+    match by_rules(frame, port) {
+        First::Decided(decision) => decision,
+        First::Undecided(undecided) => undecided.judge(frame, port),
+    }
+}
+
+/// What the rules alone say of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// A rule has decided.
+    Decided(Decision),
+    /// The default policy has to be asked.
+    Undecided(Undecided),
+}
+
+/// A frame that no rule has decided about yet. In the kernel it is what the first program tells the second, so that both
+/// go by the same configuration and rules.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The configuration; [`Config::ANSWER`] is set where a rule says so.
+    config: Config,
+    /// The rule that asks to answer the frame.
+    answering: Winner,
+    /// The rule that decides if the frame isn't answered. Without one the default policy does.
+    otherwise: Winner,
+}
+
+/// Lets the rules judge a frame. Nothing is read of it when there are none, or when everything is the driver's.
+#[inline(always)]
+pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> First {
+    let mut config = port.config();
+    let Some((table, tries)) = port.rules(config.table()) else {
+        return First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE });
+    };
+    if config.steers_all() {
+        let undecided = Undecided { config, answering: Winner::NONE, otherwise: table.entries[0].rule };
+        return if config.answers() {
+            First::Undecided(undecided)
+        } else {
+            First::Decided(by_rule(port, &config, &undecided.otherwise))
+        };
+    }
+    let Winners { any, unanswering } = decide(frame, table, tries);
+    if any.action == ACTION_ANSWER && !config.is_paused() {
+        config.flags |= Config::ANSWER;
+        return First::Undecided(Undecided { config, answering: any, otherwise: unanswering });
+    }
+    if unanswering.is_some() {
+        return First::Decided(by_rule(port, &config, &unanswering));
+    }
+    First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
+}
+
+impl Undecided {
+    /// The verdict. Without rules: at most one look at the owned addresses, and none when the kind or the MAC address
+    /// rules it out; one more, at the source, for a request that is answered.
+    #[inline(always)]
+    pub fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Decision {
+        let decision = judge(frame, port, &self.config);
+        if matches!(decision.action, Verdict::Answer(_)) {
+            port.hit(self.answering.slot);
+            return decision;
+        }
+        if self.otherwise.is_some() { by_rule(port, &self.config, &self.otherwise) } else { decision }
+    }
+
+    /// The verdict where the default policy can't be asked: a rule's, or the frame is the kernel's.
+    #[inline(always)]
+    pub fn unjudged<P: PortView + ?Sized>(&self, port: &P) -> Decision {
+        if self.otherwise.is_some() {
+            return by_rule(port, &self.config, &self.otherwise);
+        }
+        Decision { action: Verdict::Kernel, reason: Counter::KernelNoPolicy }
+    }
+}
+
+#[inline(always)]
+fn by_rule<P: PortView + ?Sized>(port: &P, config: &Config, rule: &Winner) -> Decision {
+    port.hit(rule.slot);
+    if config.steers_all() {
         return Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
     }
-    match judge(frame, port, &config) {
-        decision @ Decision { action: Verdict::Answer(_), .. } => decision,
-        _ if config.steers_all() => Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll },
-        decision => decision,
+    match rule.action {
+        ACTION_DRIVER => Decision { action: Verdict::Driver, reason: Counter::RuleDriver },
+        ACTION_DROP => Decision { action: Verdict::Drop, reason: Counter::RuleDrop },
+        _ => Decision { action: Verdict::Kernel, reason: Counter::RuleKernel },
     }
 }
 
@@ -177,3 +267,5 @@ impl Malformed {
         }
     }
 }
+
+const _: () = assert!(size_of::<Undecided>() == 40);

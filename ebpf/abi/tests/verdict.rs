@@ -6,6 +6,8 @@ mod frames;
 use std::collections::HashSet;
 
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
+use netdext_abi::rules::{ACTION_DRIVER, Side, Table, Tries, Winner, Winners};
+use netdext_abi::verdict::{First, by_rules};
 use netdext_abi::{
     COUNTER_NAMES, Config, Counter, Decision, Kind, Parsed, PortView, Reader, RxMeta, Verdict, maps::OWNED,
     parse, verdict,
@@ -16,6 +18,8 @@ struct Host {
     config: Config,
     v4: HashSet<[u8; 4]>,
     v6: HashSet<[u8; 16]>,
+    /// The one rule that takes every frame to the driver.
+    everything: Table,
 }
 
 impl PortView for Host {
@@ -30,10 +34,35 @@ impl PortView for Host {
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.v6.contains(&address)
     }
+
+    type Tries = NoRules;
+
+    fn rules(&self, table: u8) -> Option<(&Table, &NoRules)> {
+        (table != 0).then_some((&self.everything, &NoRules))
+    }
+
+    fn hit(&self, _: u32) {}
+}
+
+/// No rule here is about a prefix.
+struct NoRules;
+
+impl Tries for NoRules {
+    fn longest_v4(&self, _: Side, _: [u8; 4]) -> Option<&Winners> {
+        None
+    }
+
+    fn longest_v6(&self, _: Side, _: [u8; 16]) -> Option<&Winners> {
+        None
+    }
 }
 
 fn host(flags: u16) -> Host {
-    Host { config: Config { mac: MAC, flags }, v4: HashSet::from([OWNED_V4]), v6: HashSet::from([OWNED_V6]) }
+    let mut everything = Table { count: 1, ..Table::default() };
+    everything.entries[0].rule = Winner { rank: 1, slot: 0, action: ACTION_DRIVER };
+    let table = u8::from(flags & Config::STEER_ALL != 0);
+    let config = Config { mac: MAC, flags }.with_table(table);
+    Host { config, v4: HashSet::from([OWNED_V4]), v6: HashSet::from([OWNED_V6]), everything }
 }
 
 #[test]
@@ -50,9 +79,15 @@ fn every_frame_of_the_table_gets_its_verdict() {
 fn the_table_has_every_verdict_but_those_that_need_a_huge_or_tiny_frame() {
     let mut met: HashSet<_> = table().into_iter().map(|case| case.expected).collect();
     met.extend([Counter::DriverSteerAll, Counter::TruncatedEthernet, Counter::DatagramTooLong]);
-    // The frames of the table have no checksums, so none of them is answered.
+    // With a flag set, with rules, or without the second program: other tests' matter.
     met.extend(Counter::ANSWERED);
-    met.insert(Counter::AnswerRateLimited);
+    met.extend([
+        Counter::AnswerRateLimited,
+        Counter::RuleDriver,
+        Counter::RuleKernel,
+        Counter::RuleDrop,
+        Counter::KernelNoPolicy,
+    ]);
     for counter in Counter::ALL.into_iter().take_while(|counter| *counter != Counter::NoSocket) {
         assert!(met.contains(&counter), "no frame gives {}", counter.name());
     }
@@ -76,6 +111,18 @@ fn steering_all_takes_even_malformed_frames_and_those_to_other_stations() {
         assert_eq!(verdict(&*case.frame, &host(Config::STEER_ALL | Config::ANSWER)), expected);
     }
     assert!(answered > 0, "the table has a request that the program answers");
+}
+
+#[test]
+fn without_the_second_program_a_rule_decides_or_the_frame_is_the_kernels() {
+    let unjudged = |flags| {
+        let (host, case) = (host(flags), table().remove(0));
+        let First::Undecided(undecided) = by_rules(&*case.frame, &host) else { panic!("a rule has decided") };
+        undecided.unjudged(&host)
+    };
+    assert_eq!(unjudged(0), Decision { action: Verdict::Kernel, reason: Counter::KernelNoPolicy });
+    let ruled = Decision { action: Verdict::Driver, reason: Counter::DriverSteerAll };
+    assert_eq!(unjudged(Config::STEER_ALL | Config::ANSWER), ruled);
 }
 
 #[test]

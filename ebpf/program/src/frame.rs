@@ -15,6 +15,12 @@ impl Frame {
     /// The frame as it is now.
     #[inline(always)]
     pub fn of(ctx: &XdpContext) -> Self {
+        let mut ctx = ctx.ctx;
+        // The compiler must forget that it may have read the ends before: with pointers read anew, the verifier starts
+        // from nothing too. Not `pure`, or two of these would be one.
+        // SAFETY: a register is moved to itself.
+        unsafe { asm!("{0} = {0}", inout(reg) ctx, options(nomem, nostack, preserves_flags)) };
+        let ctx = XdpContext::new(ctx);
         Self { start: ctx.data(), end: ctx.data_end() }
     }
 
@@ -84,6 +90,22 @@ impl Reader for Frame {
                 inout(reg) number,
                 mask = const OFFSET_BOUND - 1,
                 options(pure, nomem, nostack)
+            );
+        };
+        number
+    }
+
+    #[inline(always)]
+    fn blurred(&self, mut number: u64, noise: u64) -> u64 {
+        // Not `pure`, or it could be moved to behind what must not know the number.
+        // SAFETY: a register is changed, twice, and then is what it was.
+        unsafe {
+            asm!(
+                "{0} ^= {1}",
+                "{0} ^= {1}",
+                inout(reg) number,
+                in(reg) noise,
+                options(nomem, nostack)
             );
         };
         number

@@ -1,5 +1,12 @@
-//! The XDP program: judge a frame, count it, and hand it to the AF_XDP socket of its queue, to the kernel, or back to its
+//! The XDP programs: judge a frame, count it, and hand it to the AF_XDP socket of its queue, to the kernel, or back to its
 //! sender as an answer.
+//!
+//! ```text
+//!   frame --> netdext: rules --+-- decided ------------------------------------------> driver, kernel, nobody
+//!                              '-- UNDECIDED, tail call --> netdext_policy: default --> driver, kernel, sender
+//! ```
+//! There are two because the verifier follows every path: those through the rules times those through the default policy
+//! would be more than it takes.
 //!
 //! What to do with a frame is decided by `netdext_abi::verdict`, the same code that user space and the tests use; here
 //! are only the maps and the glue to the kernel.
@@ -16,7 +23,10 @@ use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, xdp_action},
     helpers::{bpf_ktime_get_ns, bpf_xdp_adjust_meta},
     macros::{map, xdp},
-    maps::{Array, HashMap, PerCpuArray, XskMap},
+    maps::{
+        Array, HashMap, PerCpuArray, ProgramArray, XskMap,
+        lpm_trie::{Key as TrieKey, LpmTrie},
+    },
     programs::XdpContext,
 };
 use aya_log_ebpf::info;
@@ -24,8 +34,9 @@ use frame::Frame;
 use netdext_abi::{
     Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, RxMeta, Verdict,
     counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
-    maps::{DEFAULT_ADDRESSES, DEFAULT_QUEUES},
-    verdict,
+    maps::{DEFAULT_ADDRESSES, DEFAULT_PREFIXES, DEFAULT_QUEUES},
+    rules::{HIT_SLOTS, Side, TABLES, Table, Tries, Winners},
+    verdict::{First, Undecided, by_rules},
 };
 
 #[map]
@@ -39,6 +50,22 @@ static OWNED_V4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(DEFAULT_ADDRE
 static OWNED_V6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(DEFAULT_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT as u32, 0);
+#[map]
+static RULES: Array<Table> = Array::with_max_entries(TABLES, 0);
+#[map]
+static DESTINATION_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static SOURCE_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static DESTINATION_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static SOURCE_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+#[map]
+static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HIT_SLOTS, 0);
+#[map]
+static POLICY: ProgramArray = ProgramArray::with_max_entries(1, 0);
+#[map]
+static UNDECIDED: PerCpuArray<Undecided> = PerCpuArray::with_max_entries(1, 0);
 
 /// Set by the loader. The map behind it is frozen before the program is loaded, so the verifier knows the value and
 /// removes what it makes unreachable.
@@ -74,6 +101,45 @@ impl PortView for Port {
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         OWNED_V6.get_ptr(address).is_some()
     }
+
+    type Tries = Prefixes;
+
+    #[inline(always)]
+    fn rules(&self, table: u8) -> Option<(&Table, &Prefixes)> {
+        Some((RULES.get(u32::from(table.checked_sub(1)?))?, &Prefixes))
+    }
+
+    #[inline(always)]
+    fn hit(&self, slot: u32) {
+        // A rule without a slot has a number that no element has.
+        if let Some(value) = RULE_HITS.get_ptr_mut(slot) {
+            // SAFETY: as in `count`.
+            unsafe { *value += 1 };
+        }
+    }
+}
+
+/// The rules by prefix alone.
+struct Prefixes;
+
+impl Tries for Prefixes {
+    #[inline(always)]
+    fn longest_v4(&self, side: Side, address: [u8; 4]) -> Option<&Winners> {
+        let key = TrieKey::new(32, address);
+        match side {
+            Side::Destination => DESTINATION_V4.get(&key),
+            Side::Source => SOURCE_V4.get(&key),
+        }
+    }
+
+    #[inline(always)]
+    fn longest_v6(&self, side: Side, address: [u8; 16]) -> Option<&Winners> {
+        let key = TrieKey::new(128, address);
+        match side {
+            Side::Destination => DESTINATION_V6.get(&key),
+            Side::Source => SOURCE_V6.get(&key),
+        }
+    }
 }
 
 /// What is done with a frame.
@@ -85,24 +151,63 @@ enum Action {
     Drop,
 }
 
+/// The steering rules.
 #[xdp]
 fn netdext(ctx: XdpContext) -> u32 {
-    let Decision { action, reason } = verdict(&Frame::of(&ctx), &Port);
+    let Decision { action, reason } = match by_rules(&Frame::of(&ctx), &Port) {
+        First::Decided(decision) => decision,
+        First::Undecided(undecided) => {
+            ask_policy(&ctx, undecided);
+            // Still here: there is no such program.
+            undecided.unjudged(&Port)
+        }
+    };
+    let action = match action {
+        Verdict::Driver => Action::Redirect,
+        Verdict::Drop => Action::Drop,
+        // A rule alone doesn't answer.
+        Verdict::Kernel | Verdict::Answer(_) => Action::Pass,
+    };
+    carry_out(&ctx, action, reason)
+}
+
+/// What happens to a frame that no rule decides about.
+#[xdp]
+fn netdext_policy(ctx: XdpContext) -> u32 {
+    // The only element of an array is always there.
+    let Some(undecided) = UNDECIDED.get(0) else { return xdp_action::XDP_PASS };
+    let Decision { action, reason } = undecided.judge(&Frame::of(&ctx), &Port);
     let (action, reason) = match action {
         Verdict::Driver => (Action::Redirect, reason),
         Verdict::Kernel => (Action::Pass, reason),
+        Verdict::Drop => (Action::Drop, reason),
         Verdict::Answer(reply) => match answer(&ctx, &reply) {
             Outcome::Answered => (Action::Transmit, reason),
             Outcome::Limited => (Action::Drop, Counter::AnswerRateLimited),
             Outcome::NoRoom => (Action::Redirect, reply.left_to_driver()),
         },
     };
+    carry_out(&ctx, action, reason)
+}
+
+/// Goes on with the other program. Returns only if it can't be called.
+#[inline(always)]
+fn ask_policy(ctx: &XdpContext, undecided: Undecided) {
+    let Some(told) = UNDECIDED.get_ptr_mut(0) else { return };
+    // SAFETY: the pointer is to this CPU's element, and the other program, which reads it, comes next on this CPU.
+    unsafe { *told = undecided };
+    // SAFETY: no value that would have to be dropped is lost when the call doesn't return.
+    unsafe { POLICY.tail_call(ctx, 0) };
+}
+
+#[inline(always)]
+fn carry_out(ctx: &XdpContext, action: Action, reason: Counter) -> u32 {
     count(reason);
     if LOG_FRAMES.load() != 0 {
-        log(&ctx, action, reason);
+        log(ctx, action, reason);
     }
     match action {
-        Action::Redirect => to_driver(&ctx),
+        Action::Redirect => to_driver(ctx),
         Action::Pass => xdp_action::XDP_PASS,
         Action::Transmit => xdp_action::XDP_TX,
         Action::Drop => xdp_action::XDP_DROP,

@@ -6,6 +6,7 @@
 mod answers;
 mod attach;
 mod frames;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,9 +20,11 @@ use netdext::link::{
     program::{ProgramConfig, SteeringProgram},
     steering::ProgramCounters,
 };
+use netdext::steer::{Rule, RuleTable};
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
-    maps::{MAP_NAMES, OWNED, PROGRAM},
+    maps::{MAP_NAMES, OWNED, PROGRAM_NAMES},
+    rules::Table,
     verdict,
 };
 use rustix::{
@@ -51,7 +54,7 @@ fn config() -> ProgramConfig {
         mac: MAC,
         addresses: vec![OWNED_V4.into(), OWNED_V6.into()],
         broadcasts: Vec::new(),
-        steer_all: false,
+        rules: Vec::new(),
         answer: false,
         answer_limit: None,
         queues: 2,
@@ -62,6 +65,19 @@ struct Host {
     config: Config,
     v4: HashSet<[u8; 4]>,
     v6: HashSet<[u8; 16]>,
+    rules: RuleTable,
+    table: Table,
+}
+
+impl Host {
+    /// The same rules as the program's, after a change of them.
+    fn set_rules(&mut self, change: impl FnOnce(&mut RuleTable)) {
+        change(&mut self.rules);
+        self.table = self.rules.compiled();
+        let steer_all = if self.rules.steers_all() { Config::STEER_ALL } else { 0 };
+        let flags = self.config.flags & !Config::STEER_ALL | steer_all;
+        self.config = Config { flags, ..self.config }.with_table(u8::from(!self.rules.is_empty()));
+    }
 }
 
 impl PortView for Host {
@@ -76,11 +92,28 @@ impl PortView for Host {
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.v6.contains(&address)
     }
+
+    type Tries = RuleTable;
+
+    fn rules(&self, table: u8) -> Option<(&Table, &RuleTable)> {
+        (table != 0).then_some((&self.table, &self.rules))
+    }
+
+    fn hit(&self, _: u32) {}
 }
 
 fn host(steer_all: bool) -> Host {
-    let flags = if steer_all { Config::STEER_ALL } else { 0 };
-    Host { config: Config { mac: MAC, flags }, v4: HashSet::from([OWNED_V4]), v6: HashSet::from([OWNED_V6]) }
+    let mut host = Host {
+        config: Config { mac: MAC, flags: 0 },
+        v4: HashSet::from([OWNED_V4]),
+        v6: HashSet::from([OWNED_V6]),
+        rules: RuleTable::default(),
+        table: Table::default(),
+    };
+    if steer_all {
+        host.set_rules(|rules| drop(rules.add(Rule::all())));
+    }
+    host
 }
 
 /// An AF_XDP socket that has a ring, which is all that the XSKMAP asks for; it is never bound.
@@ -143,7 +176,7 @@ fn the_object_has_the_maps_and_the_program_that_user_space_names() {
     for map in MAP_NAMES {
         assert!(object.maps.contains(map), "no map {map}");
     }
-    assert_eq!(object.programs, HashSet::from([PROGRAM.to_owned()]));
+    assert_eq!(object.programs, HashSet::from(PROGRAM_NAMES.map(ToOwned::to_owned)));
 }
 
 struct Names {
@@ -185,7 +218,7 @@ fn steering_all_redirects_every_frame() {
         return;
     }
     let socket = xdp_socket();
-    let mut program = SteeringProgram::load(&ProgramConfig { steer_all: true, ..config() }).unwrap();
+    let mut program = SteeringProgram::load(&ProgramConfig { rules: vec![Rule::all()], ..config() }).unwrap();
     program.insert_socket(0, socket.as_fd()).unwrap();
     let runs = compare_with_host(&mut program, &host(true), true);
     assert_eq!(program.counters().unwrap().get(Counter::DriverSteerAll), runs as u64);

@@ -1,5 +1,6 @@
 //! What a running driver answers to requests that are for it.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::protocol::{ErrorCode, ErrorObject, Request};
@@ -7,7 +8,9 @@ use super::{Answer, Reply};
 use crate::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
 use crate::driver::InjectCommand;
 use crate::error::one_line;
-use crate::supervisor::Supervisor;
+use crate::link::program::ProgramError;
+use crate::steer::{Rule, RuleId, TableError};
+use crate::supervisor::{SteerError, Supervisor};
 
 /// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
 const CAPTURE_CHUNKS: usize = 64;
@@ -31,11 +34,15 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
             capture(supervisor, filter, snaplen, ring_size)
         }
         Request::InjectTargets { .. } => Reply::json(&supervisor.inject_targets().await),
-        Request::Reload { .. }
-        | Request::SteerList { .. }
-        | Request::SteerAdd { .. }
-        | Request::SteerDel { .. }
-        | Request::Hello {}
+        Request::Reload { .. } => done(supervisor.reload()),
+        Request::SteerList { .. } => Reply::json(&supervisor.rules().map_err(failed)?),
+        Request::SteerAdd { rule, yes, .. } => add_rule(supervisor, &rule, yes).await,
+        Request::SteerDel { id, .. } => {
+            let id = RuleId(id);
+            let rule = supervisor.del_rule(id).map_err(rule_failed)?;
+            Reply::json(&ChangedRule { id, rule: rule.to_string() })
+        }
+        Request::Hello {}
         | Request::List {}
         | Request::Ioreg {}
         | Request::Install { .. }
@@ -43,6 +50,35 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
             Err(ErrorObject::new(ErrorCode::State, "this is nothing that a driver can be asked"))
         }
     }
+}
+
+/// The answer to adding and to removing a steering rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedRule {
+    /// Its number.
+    pub id: RuleId,
+    /// The rule's text.
+    pub rule: String,
+}
+
+async fn add_rule(supervisor: &mut Supervisor, text: &str, yes: bool) -> Answer {
+    let rule: Rule =
+        text.parse().map_err(|error| ErrorObject::new(ErrorCode::BadRequest, one_line(&error)))?;
+    let id = supervisor.add_rule(rule, yes).await.map_err(|error| match error {
+        SteerError::Program(error) => rule_failed(error),
+        error @ SteerError::DefaultRoute { .. } => ErrorObject::new(ErrorCode::State, one_line(&error)),
+        error => failed(error),
+    })?;
+    Reply::json(&ChangedRule { id, rule: rule.to_string() })
+}
+
+fn rule_failed(error: ProgramError) -> ErrorObject {
+    let code = match &error {
+        ProgramError::Rule(TableError::Duplicate { .. }) => ErrorCode::Exists,
+        ProgramError::Rule(TableError::NotFound { .. }) => ErrorCode::NotFound,
+        _ => ErrorCode::Failed,
+    };
+    ErrorObject::new(code, one_line(&error))
 }
 
 fn capture(

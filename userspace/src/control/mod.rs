@@ -25,6 +25,7 @@ pub mod tree;
 pub use self::client::{CaptureStream, Client, DEFAULT_TIMEOUT};
 pub use self::client_error::ClientError;
 pub use self::connection::{Answer, Incoming, Peer, Reply};
+pub use self::driver::ChangedRule;
 pub use self::runtime_dir::{RuntimeDir, RuntimeDirError, SocketName};
 pub use self::server::{Server, ServerConfig};
 pub use self::socket::{BindError, ControlSocket};

@@ -26,12 +26,13 @@ use self::runner::{Event, Order, Runner, Start};
 use self::slot::{Phase, ReplySender, Slot};
 use self::suspend::SleepEvent;
 use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Request, Selector, ServerInfo};
-use crate::control::{Answer, Incoming, Reply, tree};
+use crate::control::{Answer, ChangedRule, Incoming, Reply, tree};
 use crate::driver::PowerState;
 use crate::error::one_line;
 use crate::metrics::StatsRequest;
 use crate::registry::{Installed, Registry, RegistryError};
 use crate::stats::PortStats;
+use crate::steer::Rule;
 use crate::supervisor::spec::DriverSpec;
 
 /// How long drivers may take to stop when the daemon ends; a driver takes less than a second.
@@ -400,6 +401,10 @@ impl Daemon {
                 let powered = *state == PowerState::On;
                 self.change(driver, |installed| installed.powered = powered)?;
             }
+            Request::SteerAdd { .. } | Request::SteerDel { .. } => {
+                self.change(driver, |installed| keep_rules(installed, request, &answer))?;
+                return Ok(answer);
+            }
             _ => return Ok(answer),
         }
         let slot = self.slots.iter().find(|slot| slot.id == driver);
@@ -509,6 +514,21 @@ fn changes(request: &Request) -> bool {
             | Request::SteerAdd { .. }
             | Request::SteerDel { .. }
     )
+}
+
+/// Keeps the rules as the driver has them now, the oldest first.
+fn keep_rules(installed: &mut Installed, request: &Request, answer: &Reply) {
+    let Reply::Json(json) = answer else { return };
+    let Ok(ChangedRule { rule, .. }) = serde_json::from_str(json) else { return };
+    match request {
+        Request::SteerAdd { yes, .. } => {
+            installed.rules.push(rule);
+            // What was meant now is meant after a restart too.
+            installed.spec.yes |= yes;
+        }
+        // The text that was given at the installation may be another form of the rule.
+        _ => installed.rules.retain(|text| text.parse::<Rule>().is_ok_and(|kept| kept.to_string() != rule)),
+    }
 }
 
 fn reply(client: ReplySender, answer: Answer) {

@@ -17,6 +17,7 @@ pub mod peer_napi;
 pub mod program;
 mod program_error;
 pub mod route;
+mod rules;
 pub mod steering;
 pub mod sysfs;
 pub mod traffic;

@@ -13,12 +13,12 @@ use std::{
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode, links::FdLink},
+    programs::{TestRun as _, TestRunOptions, Xdp, XdpMode as AyaMode, links::FdLink, xdp::XdpLink},
 };
 use aya_log::EbpfLogger;
 use netdext_abi::{
     Config, RX_META_LEN,
-    maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, PROGRAM, XSKS},
+    maps::{DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, POLICY_PROGRAM, PROGRAM, XSKS},
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,7 @@ use super::{
     program_error::{attach_error, innermost, load_error},
     steering::{ProgramCounters, SteeringMaps},
 };
+use crate::steer::{Rule, RuleId, RuleTable};
 
 /// The built XDP object, as `cargo xtask build-ebpf` writes it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext.bpf.o");
@@ -60,8 +61,8 @@ pub struct ProgramConfig {
     pub addresses: Vec<IpAddr>,
     /// The broadcast addresses of its networks: nobody is answered there.
     pub broadcasts: Vec<Ipv4Addr>,
-    /// Every frame goes to the driver, but what `answer` answers.
-    pub steer_all: bool,
+    /// The steering rules to begin with, the oldest first.
+    pub rules: Vec<Rule>,
     /// Requests for the addresses are answered without the driver; see [`SteeringMaps::set_answer`].
     pub answer: bool,
     /// Answers without the driver that each source gets a second; see [`SteeringMaps::set_answer_limit`].
@@ -79,6 +80,17 @@ pub struct AttachedMode {
     pub held_by_link: bool,
     /// With [`XdpMode::Auto`] in skb mode: why native mode was refused.
     pub native_refused: Option<String>,
+}
+
+/// A steering rule as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleState {
+    /// Its number.
+    pub id: RuleId,
+    /// The rule.
+    pub rule: Rule,
+    /// Frames that it has decided about since it was added; `None` where there are more rules than counters.
+    pub hits: Option<u64>,
 }
 
 /// What a trial run over one frame gave.
@@ -101,6 +113,7 @@ pub struct SteeringProgram {
     // Before `ebpf`: off the interface first, then the program and its maps go.
     attachment: Option<Attachment>,
     maps: SteeringMaps,
+    rules: RuleTable,
     ebpf: Ebpf,
     program_id: u32,
     logs: bool,
@@ -127,9 +140,8 @@ impl SteeringProgram {
             .load(OBJECT)
             .map_err(load_error)?;
         let mut maps = SteeringMaps::take(&mut ebpf)?;
-        let steer_all = if config.steer_all { Config::STEER_ALL } else { 0 };
         let answer = if config.answer { Config::ANSWER } else { 0 };
-        maps.set_config(Config { mac: config.mac, flags: steer_all | answer })?;
+        maps.set_config(Config { mac: config.mac, flags: answer })?;
         maps.set_answer_limit(config.answer_limit)?;
         for address in &config.addresses {
             maps.add_address(*address)?;
@@ -137,10 +149,88 @@ impl SteeringProgram {
         for address in &config.broadcasts {
             maps.set_broadcast(*address, true)?;
         }
-        let xdp = xdp_mut(&mut ebpf).map_err(load_error)?;
-        xdp.load().map_err(|error| load_error(error.into()))?;
-        let program_id = xdp.info().map_err(|error| load_error(error.into()))?.id();
-        Ok(Self { attachment: None, maps, ebpf, program_id, logs: config.log_frames })
+        let program_id = load_pair(&mut ebpf, &mut maps)?;
+        let rules = RuleTable::default();
+        let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
+        for rule in &config.rules {
+            program.add_rule(*rule)?;
+        }
+        Ok(program)
+    }
+
+    /// Replaces the program by a freshly loaded one, which goes on with the same maps: rules, counters, sockets, owned
+    /// addresses. Each frame meets the one or the other. Without an attachment it is only loaded anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::NotReloadable`] for an attachment that isn't held by a link, and what [`Self::load`] returns: then
+    /// the present program stays. [`ProgramError::Reload`] when the kernel refuses the swap: then it is off.
+    pub fn reload(&mut self) -> Result<(), ProgramError> {
+        if matches!(self.attachment, Some(Attachment::Netlink { .. })) {
+            return Err(ProgramError::NotReloadable);
+        }
+        for name in [POLICY_PROGRAM, PROGRAM] {
+            // Link and program array, not these descriptors, keep the present programs running. After a reload that
+            // failed there are none.
+            match xdp_mut(&mut self.ebpf, name).map_err(load_error)?.unload() {
+                Ok(()) | Err(aya::programs::ProgramError::NotLoaded) => {}
+                Err(error) => return Err(load_error(error.into())),
+            }
+        }
+        let program_id = load_pair(&mut self.ebpf, &mut self.maps)?;
+        let xdp = xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?;
+        if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
+            let held = swap(xdp, held).map_err(ProgramError::Reload)?;
+            self.attachment = Some(Attachment::Link { held, ifindex });
+        }
+        self.program_id = program_id;
+        Ok(())
+    }
+
+    /// Adds a steering rule. It counts for whole frames at once: none meets a part of the change.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Rule`] when it is there already or there is no room, [`ProgramError::Steering`] when the kernel
+    /// refuses; nothing has changed then.
+    pub fn add_rule(&mut self, rule: Rule) -> Result<RuleId, ProgramError> {
+        let (id, changes) = self.rules.add(rule)?;
+        let slot = self.rules.get(id).and_then(|(_, slot)| slot);
+        let written =
+            slot.map_or(Ok(()), |slot| self.maps.begin_hits(slot)).and_then(|()| self.maps.apply(&changes));
+        if let Err(error) = written {
+            let (_, changes) = self.rules.del(id)?;
+            if let Err(error) = self.maps.apply(&changes) {
+                tracing::warn!(%error, %rule, "a rule that could not be added may count in part");
+            }
+            return Err(error.into());
+        }
+        Ok(id)
+    }
+
+    /// Removes a steering rule and returns it. As with [`Self::add_rule`], no frame meets a part of the change.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Rule`] when there is none of this number, [`ProgramError::Steering`] when the kernel refuses; the
+    /// rule is no longer listed then, and may still count in part.
+    pub fn del_rule(&mut self, id: RuleId) -> Result<Rule, ProgramError> {
+        let (rule, changes) = self.rules.del(id)?;
+        self.maps.apply(&changes)?;
+        Ok(rule)
+    }
+
+    /// The steering rules in the order in which they are tried, with the frames that each has decided about.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Steering`].
+    pub fn rules(&self) -> Result<Vec<RuleState>, ProgramError> {
+        let state = |(id, rule, slot): (RuleId, Rule, Option<u32>)| {
+            let hits = slot.map(|slot| self.maps.hits(slot)).transpose()?;
+            Ok(RuleState { id, rule, hits })
+        };
+        self.rules.list().into_iter().map(state).collect()
     }
 
     /// Attaches the program to an interface of the calling thread's network namespace. Blocks for a few system calls.
@@ -189,7 +279,7 @@ impl SteeringProgram {
             XdpHook::Skb => AyaMode::Skb,
             XdpHook::Hardware => AyaMode::Hardware,
         };
-        let attached = xdp_mut(&mut self.ebpf).and_then(|xdp| {
+        let attached = xdp_mut(&mut self.ebpf, PROGRAM).and_then(|xdp| {
             let id = xdp.attach_to_if_index(ifindex, aya_mode)?;
             Ok(xdp.take_link(id)?)
         });
@@ -305,7 +395,7 @@ impl SteeringProgram {
         let mut output = vec![0; frame.len() + RX_META_LEN];
         let options =
             TestRunOptions { data_in: Some(frame), data_out: Some(&mut output), ..TestRunOptions::new() };
-        let outcome = xdp_mut(&mut self.ebpf)
+        let outcome = xdp_mut(&mut self.ebpf, PROGRAM)
             .and_then(|xdp| Ok(xdp.test_run(options)?))
             .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
         output.truncate(outcome.data_size_out as usize);
@@ -315,11 +405,12 @@ impl SteeringProgram {
 
 impl std::fmt::Debug for SteeringProgram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { attachment, program_id, logs, maps: _, ebpf: _ } = self;
+        let Self { attachment, program_id, logs, rules, maps: _, ebpf: _ } = self;
         f.debug_struct("SteeringProgram")
             .field("program_id", program_id)
             .field("attachment", attachment)
             .field("logs", logs)
+            .field("rules", &rules.len())
             .finish_non_exhaustive()
     }
 }
@@ -356,10 +447,27 @@ impl std::fmt::Debug for FrameLog {
     }
 }
 
-fn xdp_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp, EbpfError> {
-    let missing = aya::programs::ProgramError::InvalidName { name: PROGRAM.into() };
-    let program = ebpf.program_mut(PROGRAM).ok_or(missing)?;
+fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
+    let missing = aya::programs::ProgramError::InvalidName { name: name.into() };
+    let program = ebpf.program_mut(name).ok_or(missing)?;
     Ok(program.try_into()?)
+}
+
+/// Loads both programs and returns the number of the one to attach. The other is called from now on: by this one, and by
+/// one loaded before, which goes on with the same maps.
+fn load_pair(ebpf: &mut Ebpf, maps: &mut SteeringMaps) -> Result<u32, ProgramError> {
+    let loaded = |error: aya::programs::ProgramError| load_error(error.into());
+    for name in [POLICY_PROGRAM, PROGRAM] {
+        xdp_mut(ebpf, name).map_err(load_error)?.load().map_err(loaded)?;
+    }
+    maps.set_policy(xdp_mut(ebpf, POLICY_PROGRAM).map_err(load_error)?.fd().map_err(loaded)?)?;
+    Ok(xdp_mut(ebpf, PROGRAM).map_err(load_error)?.info().map_err(loaded)?.id())
+}
+
+/// Makes a link run the loaded program from the next frame on. If that fails, the link is gone.
+fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    let id = xdp.attach_to_link(XdpLink::try_from(held)?)?;
+    Ok(FdLink::try_from(xdp.take_link(id)?)?)
 }
 
 /// Takes a program off to make room for ours, if that is wanted and possible.

@@ -14,6 +14,7 @@ use super::{
     attachment::{self, AttachmentError, ForeignProgram, XdpHook},
     steering::SteeringError,
 };
+use crate::steer::TableError;
 
 /// Why the program can't be loaded, attached or used.
 #[derive(Debug, Error)]
@@ -71,6 +72,19 @@ pub enum ProgramError {
         /// The kernel's answer.
         source: Box<EbpfError>,
     },
+    /// A steering rule can't be added or removed.
+    #[error(transparent)]
+    Rule(#[from] TableError),
+    /// Only a bpf_link changes its program without a gap, and this attachment is none.
+    #[error(
+        "the XDP program can't be replaced: it isn't attached by a bpf_link; stop the driver and start it again"
+    )]
+    NotReloadable,
+    /// Another program couldn't be put in the place of the one that is attached, which is off now.
+    #[error(
+        "replacing the XDP program failed, and it is off the interface; stop the driver and start it again"
+    )]
+    Reload(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// This program is attached already.
     #[error("the XDP program is already attached")]
     AlreadyAttached,

@@ -9,14 +9,17 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, XskMap},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, ProgramArray, XskMap},
+    programs::ProgramFd,
 };
 use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
-    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, XSKS},
+    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, POLICY, XSKS},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+use super::rules::RuleMaps;
 
 /// Why a map of the program can't be read or changed.
 #[derive(Debug, Error)]
@@ -61,6 +64,8 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// The program's maps. Changes count from the next frame on.
 pub struct SteeringMaps {
+    // The kernel empties it when its last descriptor is closed.
+    policy: ProgramArray<MapData>,
     xsks: XskMap<MapData>,
     config: Array<MapData, [u8; size_of::<Config>()]>,
     // What `config` holds, so that one flag can be changed.
@@ -69,12 +74,14 @@ pub struct SteeringMaps {
     owned_v4: HashMap<MapData, [u8; 4], u32>,
     owned_v6: HashMap<MapData, [u8; 16], u32>,
     counters: PerCpuArray<MapData, u64>,
+    pub(super) rules: RuleMaps,
 }
 
 impl SteeringMaps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
+            policy: take(ebpf, POLICY)?,
             xsks: take(ebpf, XSKS)?,
             config: take(ebpf, CONFIG)?,
             current: Config::default(),
@@ -82,6 +89,7 @@ impl SteeringMaps {
             owned_v4: take(ebpf, OWNED_V4)?,
             owned_v6: take(ebpf, OWNED_V6)?,
             counters: take(ebpf, COUNTERS)?,
+            rules: RuleMaps::take(ebpf)?,
         })
     }
 
@@ -91,12 +99,30 @@ impl SteeringMaps {
         self.xsks.len()
     }
 
-    /// Replaces MAC address and flags.
+    /// From the next frame on this program applies the default policy.
+    pub(super) fn set_policy(&mut self, program: &ProgramFd) -> Result<(), SteeringError> {
+        self.policy.set(0, program, 0).map_err(refused("inserting the second program", POLICY))
+    }
+
+    /// Replaces MAC address and flags, but for what belongs to the rules.
     ///
     /// # Errors
     ///
     /// [`SteeringError::Map`].
     pub fn set_config(&mut self, config: Config) -> Result<(), SteeringError> {
+        let steer_all = self.current.flags & Config::STEER_ALL;
+        let flags = config.flags & !Config::STEER_ALL | steer_all;
+        self.write_config(Config { mac: config.mac, flags }.with_table(self.current.table()))
+    }
+
+    /// From now on another table of rules counts; with `steer_all` its first rule takes every frame to the driver.
+    pub(super) fn switch_table(&mut self, table: u8, steer_all: bool) -> Result<(), SteeringError> {
+        let Config { mac, flags } = self.current;
+        let flags = if steer_all { flags | Config::STEER_ALL } else { flags & !Config::STEER_ALL };
+        self.write_config(Config { mac, flags }.with_table(table))
+    }
+
+    fn write_config(&mut self, config: Config) -> Result<(), SteeringError> {
         self.config.set(0, config.to_bytes(), 0).map_err(refused("writing the configuration", CONFIG))?;
         self.current = config;
         Ok(())
@@ -113,6 +139,17 @@ impl SteeringMaps {
     pub fn set_answer(&mut self, on: bool) -> Result<(), SteeringError> {
         let Config { mac, flags } = self.current;
         let flags = if on { flags | Config::ANSWER } else { flags & !Config::ANSWER };
+        self.set_config(Config { mac, flags })
+    }
+
+    /// From now on rules that ask to answer don't match, or do again: nobody else would take what they leave.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_paused(&mut self, on: bool) -> Result<(), SteeringError> {
+        let Config { mac, flags } = self.current;
+        let flags = if on { flags | Config::PAUSED } else { flags & !Config::PAUSED };
         self.set_config(Config { mac, flags })
     }
 
@@ -231,16 +268,19 @@ impl SteeringMaps {
     }
 }
 
-fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, SteeringError> {
+pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, SteeringError> {
     let map = ebpf.take_map(name).ok_or(SteeringError::MissingMap { name })?;
     T::try_from(map).map_err(|_wrong_type| SteeringError::MissingMap { name })
 }
 
-fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
+pub(super) fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
     move |source| SteeringError::Map { operation, map, source }
 }
 
-fn is_missing(error: &MapError) -> bool {
+pub(super) fn is_missing(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,

@@ -15,6 +15,7 @@ use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
 use crate::proto::broadcast;
+use crate::steer::Rule;
 
 /// Packets that one callback gets at the most.
 pub(super) const CALLBACK_BATCH: usize = 64;
@@ -44,8 +45,8 @@ pub struct RunConfig {
     pub wait: WaitStrategy,
     /// The queues to serve.
     pub queues: QueueSelection,
-    /// Every frame goes to the driver.
-    pub steer_all: bool,
+    /// Steering rules, the oldest first.
+    pub rules: Vec<Rule>,
     /// Requests for the addresses are answered by the XDP program while the driver is enabled.
     pub answer: bool,
     /// Answers of the XDP program that each source gets a second.
@@ -78,7 +79,7 @@ impl RunConfig {
             mode: XdpMode::Auto,
             wait: WaitStrategy::default(),
             queues: QueueSelection::All,
-            steer_all: false,
+            rules: Vec::new(),
             answer: false,
             answer_limit: None,
             cut_off: false,
@@ -140,9 +141,11 @@ pub enum StartError {
     },
     /// Steering everything would cut the host off.
     #[error(
-        "{iface} carries the default route: --steer all would cut this host off; add --yes if that is meant"
+        "{iface} carries the default route: the rule `{rule}` would cut this host off; add --yes if that is meant"
     )]
     DefaultRoute {
+        /// The rule.
+        rule: Box<Rule>,
         /// The interface.
         iface: String,
     },
@@ -188,8 +191,12 @@ pub(super) fn check(config: &RunConfig, device: &Device) -> Result<u32, StartErr
             return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
         }
     };
-    if config.steer_all && device.is_default_route && !config.cut_off {
-        return Err(StartError::DefaultRoute { iface: device.name.clone() });
+    let everything = config.rules.iter().find(|rule| rule.takes_everything());
+    if let Some(rule) = everything
+        && device.is_default_route
+        && !config.cut_off
+    {
+        return Err(StartError::DefaultRoute { iface: device.name.clone(), rule: Box::new(*rule) });
     }
     Ok(queues)
 }

@@ -14,6 +14,7 @@ mod inject;
 mod report;
 pub mod spec;
 mod start;
+mod steering;
 mod stop;
 mod switch;
 
@@ -26,6 +27,7 @@ use tokio::sync::oneshot;
 use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
 pub use self::report::{EndReason, RunError, RunInfo, RunReport};
+pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
 use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};

@@ -17,6 +17,7 @@ use crate::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleConfigE
 use crate::driver::builtin::sink::SinkFactory;
 use crate::link::program::XdpMode;
 use crate::link::{Device, DeviceError};
+use crate::steer::{Rule, RuleError};
 
 /// A driver to run: the flags of `netdext run` and `netdext install`, as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -135,10 +136,12 @@ pub enum SpecError {
         name: String,
     },
     /// A steering rule.
-    #[error("the steering rule {text:?}: it takes `all`")]
+    #[error("the steering rule {text:?}")]
     Rule {
         /// The rule's text.
         text: String,
+        /// What is wrong with it.
+        source: RuleError,
     },
     /// The driver refuses its configuration.
     #[error(transparent)]
@@ -163,10 +166,14 @@ impl DriverSpec {
     }
 
     fn check_rules(&self) -> Result<(), SpecError> {
-        if let Some(text) = self.steer.iter().find(|text| *text != "all") {
-            return Err(SpecError::Rule { text: text.clone() });
-        }
+        self.rules()?;
         Ok(())
+    }
+
+    fn rules(&self) -> Result<Vec<Rule>, SpecError> {
+        let parse =
+            |text: &String| text.parse().map_err(|source| SpecError::Rule { text: text.clone(), source });
+        self.steer.iter().map(parse).collect()
     }
 
     /// What to run, with the injector's targets looked up.
@@ -192,7 +199,7 @@ impl DriverSpec {
             mode: self.mode,
             wait: self.wait,
             queues: self.queues.map_or(QueueSelection::All, QueueSelection::First),
-            steer_all: !self.steer.is_empty(),
+            rules: self.rules()?,
             answer: self.answer,
             answer_limit: self.answer_limit,
             cut_off: self.yes,

@@ -11,11 +11,11 @@ use super::{RunInfo, Supervisor};
 use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
 use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
-use crate::link::peer_napi::PeerNapi;
-use crate::link::program::{ProgramConfig, SteeringProgram};
+use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvents, Netlink};
 use crate::port::Port;
 use crate::port::xsk::{CopyMode, XskConfig};
+use crate::steer::Action;
 
 impl Supervisor {
     /// Starts a driver: program loaded and attached, a worker per queue, sockets in the XSKMAP, powered
@@ -35,12 +35,14 @@ impl Supervisor {
             mac: device.mac,
             addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
             broadcasts: config.broadcasts(),
-            steer_all: config.steer_all,
+            rules: config.rules.clone(),
             // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
             answer: false,
             answer_limit: config.answer_limit,
             queues,
         })?;
+        // As above, for rules that answer.
+        program.maps_mut().set_paused(true).map_err(ProgramError::from)?;
         let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
@@ -81,9 +83,8 @@ impl Supervisor {
         queues: u32,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
-        // In skb mode answers go through the peer's ordinary receive path.
-        if config.answer && self.info.attached.mode == XdpHook::Native {
-            self.peer_napi = PeerNapi::prepare(&self.info.device).await?;
+        if config.answer || config.rules.iter().any(|rule| rule.action() == Action::Answer) {
+            self.prepare_answers().await?;
         }
         let cpus = worker_cpus();
         for queue in 0..queues {

@@ -107,8 +107,10 @@ impl Supervisor {
     /// Lets the XDP program answer exactly while the driver has its frames. A failure is logged only: the
     /// requests go to the driver then, which answers them too.
     fn switch_answers(&mut self) {
-        let on = self.answer && self.claimed && self.info.enabled;
-        if let Err(error) = self.program.maps_mut().set_answer(on) {
+        let active = self.claimed && self.info.enabled;
+        let on = self.answer && active;
+        let maps = self.program.maps_mut();
+        if let Err(error) = maps.set_answer(on).and_then(|()| maps.set_paused(!active)) {
             tracing::error!(iface = %self.iface, on, "switch the answers of the XDP program: {error}");
         }
     }

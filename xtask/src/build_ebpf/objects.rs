@@ -51,7 +51,7 @@ pub static OBJECTS: [Object; 2] = [
         file: "ebpf/object/netdext.bpf.o",
         manifest: "ebpf/object/manifest.json",
         sources: ["ebpf/abi/src", "ebpf/program/Cargo.lock", "ebpf/program/Cargo.toml", "ebpf/program/src"],
-        programs: &[maps::PROGRAM],
+        programs: &maps::PROGRAM_NAMES,
         maps: &DRIVER_MAPS,
         globals: &[maps::LOG_FRAMES],
         // The program, what it calls, its licence, its maps and its constants.

@@ -8,6 +8,7 @@ use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::builtin::sample::InjectorConfig;
 use netdext::link::program::XdpMode;
+use netdext::steer::Rule;
 use netdext::supervisor::QueueSelection;
 use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
 
@@ -37,9 +38,10 @@ pub struct DriverArgs {
     /// with the kernel [default: all]
     #[arg(long, value_name = "N|all", value_parser = queues)]
     pub queues: Option<QueueSelection>,
-    /// Which frames go to the driver besides those for its addresses: `all` means every frame
-    #[arg(long, value_enum, value_name = "RULE")]
-    steer: Option<Steer>,
+    /// A steering rule: driver, answer, kernel or drop, and which frames, as in drop:proto=udp,dport=53; or all
+    /// for every frame to the driver. Can be repeated; see docs/steering.md
+    #[arg(long, value_name = "RULE")]
+    steer: Vec<Rule>,
     /// Answer ARP, neighbour solicitations and echo requests for the addresses inside the XDP program. What it
     /// can't answer still goes to the driver
     #[arg(long)]
@@ -74,7 +76,7 @@ pub struct DriverArgs {
     /// Take another XDP program off the interface
     #[arg(long)]
     pub replace: bool,
-    /// Steer everything to the driver even on the interface of the default route
+    /// Steer even what cuts the host off, on the interface of the default route
     #[arg(long)]
     pub yes: bool,
 }
@@ -110,12 +112,6 @@ enum Mode {
     Native,
     /// In the kernel's stack
     Skb,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Steer {
-    /// Every frame
-    All,
 }
 
 fn queues(text: &str) -> Result<QueueSelection, String> {
@@ -158,7 +154,7 @@ impl DriverArgs {
                 Some(QueueSelection::First(count)) => Some(count),
                 Some(QueueSelection::All) | None => None,
             },
-            steer: self.steer.iter().map(|Steer::All| "all".to_owned()).collect(),
+            steer: self.steer.iter().map(Rule::to_string).collect(),
             answer: self.answer,
             answer_limit: self.answer_limit,
             yes: self.yes,

@@ -43,10 +43,10 @@ pub struct InstallArgs {
 #[derive(clap::Args)]
 pub struct ChoiceArgs {
     #[command(flatten)]
-    driver: DriverChoice,
+    pub driver: DriverChoice,
     /// Print the driver as a JSON object
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(clap::Args)]

@@ -17,6 +17,7 @@ mod run;
 mod select;
 mod signals;
 mod stats;
+mod steer;
 mod top;
 mod units;
 
@@ -72,6 +73,10 @@ enum Command {
     Lab(lab::Args),
     /// Start, stop or change the injector of a running driver
     Inject(inject::Args),
+    /// List, add or delete the steering rules of a running driver
+    Steer(steer::Args),
+    /// Replace the XDP program of a running driver by a fresh one, without a gap
+    Reload(lifecycle::ChoiceArgs),
     /// Write the frames of a running driver as pcapng, until SIGINT
     Capture(capture::Args),
     /// The counts of running drivers
@@ -104,6 +109,8 @@ fn main() -> ExitCode {
         Command::Ping(args) => ping::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Inject(args) => inject::run(args),
+        Command::Steer(args) => steer::run(args),
+        Command::Reload(args) => steer::reload(args),
         Command::Capture(args) => capture::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),

@@ -1,6 +1,7 @@
 //! What the XDP program answers, decided and written by `netdext_abi::answer`, against what the driver answers.
 
 use netdext_abi::maps::{BROADCAST, OWNED};
+use netdext_abi::rules::Table;
 use netdext_abi::{Config, Counter, Kind, Parsed, PortView, Verdict, parse, verdict};
 use proptest::prelude::*;
 
@@ -10,6 +11,7 @@ use crate::proto::testing::{
     OUR_MAC, OUR4, OUR6, PEER4, PEER6, arp_request, echo4_request, echo6_request, local, respond,
     solicitation,
 };
+use crate::steer::RuleTable;
 
 /// The port of the driver, as the maps of the program describe it.
 struct Port(Local);
@@ -29,6 +31,14 @@ impl PortView for Port {
     fn owns_v6(&self, address: [u8; 16]) -> bool {
         self.0.owns6(address)
     }
+
+    type Tries = RuleTable;
+
+    fn rules(&self, _: u8) -> Option<(&Table, &RuleTable)> {
+        None
+    }
+
+    fn hit(&self, _: u32) {}
 }
 
 /// Does what the program does with a frame. `None` when it leaves it to the driver or the kernel.
