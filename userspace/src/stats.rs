@@ -104,13 +104,15 @@ pub struct QueueStats {
     pub socket: SocketStatistics,
 }
 
-/// Frames for the driver: seen = offered + answered + kernel, offered = delivered + lost + residue.
+/// Where frames went: seen = offered + answered + dropped + kernel, offered = delivered + lost + residue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accounting {
     /// Frames that the XDP program has judged.
     pub seen: u64,
-    /// Of those, frames that it answered, or dropped because their source had its share of answers.
+    /// Of those, frames that it answered.
     pub answered: u64,
+    /// Of those, frames that it dropped: by a steering rule, or because their source had its share of answers.
+    pub dropped: u64,
     /// Of those, frames left to the kernel.
     pub kernel: u64,
     /// Frames that the XDP program redirected to a socket.
@@ -371,12 +373,14 @@ impl Sums {
     }
 
     fn accounting(&self, verdicts: &ProgramCounters) -> Accounting {
-        let (seen, offered, answered) = (verdicts.frames(), verdicts.redirected(), verdicts.answered());
+        let (seen, offered) = (verdicts.frames(), verdicts.redirected());
+        let (answered, dropped) = (verdicts.answered(), verdicts.dropped());
         let lost = self.socket.rx_lost() + self.rx_refused;
         Accounting {
             seen,
             answered,
-            kernel: seen.saturating_sub(offered + answered),
+            dropped,
+            kernel: seen.saturating_sub(offered + answered + dropped),
             offered,
             delivered: self.delivered,
             lost,

@@ -350,10 +350,16 @@ impl ProgramCounters {
             .map(|counter| (counter.name(), self.get(counter)))
     }
 
-    /// Frames answered without the driver, and those dropped because their source had its share.
+    /// Frames answered without the driver.
     #[must_use]
     pub fn answered(&self) -> u64 {
-        self.answers().iter().map(|(_, count)| count).sum()
+        Counter::ANSWERED.iter().map(|counter| self.get(*counter)).sum()
+    }
+
+    /// Frames dropped: by a steering rule, or because their source had its share of answers.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.get(Counter::RuleDrop) + self.get(Counter::AnswerRateLimited)
     }
 
     /// What was counted since `earlier`.

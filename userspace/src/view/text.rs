@@ -33,8 +33,8 @@ pub fn accounting(accounting: &Accounting) -> String {
 
 /// Where the frames that the XDP program judged went.
 pub fn judged(accounting: &Accounting) -> String {
-    let Accounting { seen, offered, answered, kernel, .. } = accounting;
-    format!("seen {seen} = offered {offered} + answered {answered} + kernel {kernel}")
+    let Accounting { seen, offered, answered, dropped, kernel, .. } = accounting;
+    format!("seen {seen} = offered {offered} + answered {answered} + dropped {dropped} + kernel {kernel}")
 }
 
 /// Where the frames that the driver sent went.
