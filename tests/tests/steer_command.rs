@@ -74,10 +74,10 @@ fn a_rule_counts_from_the_next_frame_on_and_no_longer_once_it_is_deleted() {
     assert!(!is_answered(&wire), "a fresh program goes by the same rules");
     assert_eq!(rules(directory)[1].2, 4, "and goes on counting");
 
-    assert_eq!(lines(directory, &["steer", "del", "2", "1"]), [
-        "deleted: 2 drop:proto=icmp",
-        "deleted: 1 kernel:proto=tcp"
-    ]);
+    assert_eq!(
+        lines(directory, &["steer", "del", "2", "1"]),
+        ["deleted: 2 drop:proto=icmp", "deleted: 1 kernel:proto=tcp"]
+    );
     assert!(is_answered(&wire));
     assert_eq!(rules(directory), []);
     let summary = wire.stop(process);
@@ -122,7 +122,10 @@ fn what_is_no_rule_and_what_is_not_there_is_refused_with_one_line() {
     process.ready();
     let cut_off = refusal(directory, 1, &["steer", "add", "drop", "proto=tcp"]);
     assert!(cut_off.contains("default route") && cut_off.contains("--yes"), "{cut_off}");
-    assert_eq!(lines(directory, &["steer", "add", "--yes", "drop", "proto=tcp"]), ["added: 1 drop:proto=tcp"]);
+    assert_eq!(
+        lines(directory, &["steer", "add", "--yes", "drop", "proto=tcp"]),
+        ["added: 1 drop:proto=tcp"]
+    );
     let twice = refusal(directory, 1, &["steer", "add", "--yes", "drop:proto=tcp"]);
     assert!(twice.contains("there already, as number 1"), "{twice}");
     let gone = refusal(directory, 1, &["steer", "del", "7"]);
