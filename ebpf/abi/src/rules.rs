@@ -112,7 +112,7 @@ impl Winners {
     #[must_use]
     pub fn blurred<R: Reader + ?Sized>(self, frame: &R, noise: u64) -> Self {
         let blurred = |rule: Winner| {
-            let rest = frame.blurred(rule.slot as u64 | (rule.action as u64) << 32, noise);
+            let rest = frame.blurred(u64::from(rule.slot) | u64::from(rule.action) << 32, noise);
             Winner { rank: frame.blurred(rule.rank, noise), slot: rest as u32, action: (rest >> 32) as u32 }
         };
         Self { any: blurred(self.any), unanswering: blurred(self.unanswering) }
@@ -198,7 +198,7 @@ impl Key {
             && !matches!(parsed.source, Address::None)
         {
             marks |= if matches!(parsed.source, Address::V4(_)) { Self::V4 } else { Self::V6 };
-            protocol = Self::HAS_PROTOCOL | parsed.protocol as u16;
+            protocol = Self::HAS_PROTOCOL | u16::from(parsed.protocol);
             [key.words[1], key.words[2]] = Self::address_words(parsed.destination);
             [key.words[3], key.words[4]] = Self::address_words(parsed.source);
             if parsed.ports != 0
@@ -245,7 +245,8 @@ impl Key {
     #[inline(always)]
     fn blurred<R: Reader + ?Sized>(self, frame: &R, noise: u64) -> Self {
         let [a, b, c, d, e] = self.words;
-        let ports = frame.blurred((self.source_port as u64) << 16 | self.destination_port as u64, noise);
+        let ports =
+            frame.blurred(u64::from(self.source_port) << 16 | u64::from(self.destination_port), noise);
         let words = [
             frame.blurred(a, noise),
             frame.blurred(b, noise),
