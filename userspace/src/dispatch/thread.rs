@@ -240,7 +240,9 @@ fn run(
     loop {
         let now = Timestamp::now();
         let progress = worker.serve_rings(now, STEP_BUDGET).and_then(|mut progress| {
-            worker.serve_timers(Timestamp::now(), &mut progress)?;
+            // Reading the clock is a third of a step that finds nothing.
+            let now = if progress.any() { Timestamp::now() } else { now };
+            worker.serve_timers(now, &mut progress)?;
             Ok(progress)
         });
         match progress {
