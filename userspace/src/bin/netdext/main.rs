@@ -24,11 +24,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use netdext::control::ClientError;
+use netdext::control::{BindError, ClientError, RuntimeDirError};
 use netdext::error::one_line;
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
+use netdext::registry::RegistryError;
 use netdext::supervisor::StartError;
 use tracing_subscriber::EnvFilter;
 
@@ -138,6 +139,9 @@ fn exit_status(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
             || cause.downcast_ref().is_some_and(ClientError::is_permission)
+            || cause.downcast_ref().is_some_and(BindError::is_permission)
+            || cause.downcast_ref().is_some_and(RuntimeDirError::is_permission)
+            || cause.downcast_ref().is_some_and(RegistryError::is_permission)
     });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }
