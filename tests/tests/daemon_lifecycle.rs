@@ -156,7 +156,7 @@ fn names_must_mean_one_driver() {
     let _daemon = site.daemon();
     site.ok(INSTALL);
     site.ok("install --lab --iface veth8 --no-injector --yes --team-id OTHERTEAM1");
-    for command in ["disable", "power off", "uninstall", "stats"] {
+    for command in ["disable", "power off", "uninstall", "inject stop"] {
         let line = site.fails(&format!("{command} {BUNDLE}"));
         let both = line.contains("NETDEXT000") && line.contains("OTHERTEAM1") && line.contains("on veth8");
         assert!(both, "{line}");

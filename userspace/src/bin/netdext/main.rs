@@ -122,7 +122,9 @@ fn main() -> ExitCode {
 
 /// `RUST_LOG` decides what is logged; by default warnings, and what was asked for by a flag.
 fn log_to_stderr(log_frames: bool) {
-    let default = if log_frames { "warn,netdext::xdp=info" } else { "warn" };
+    // Closing a netlink socket before its last message has come is no trouble, but netlink_proto warns of it.
+    let default =
+        if log_frames { "warn,netlink_proto=error,netdext::xdp=info" } else { "warn,netlink_proto=error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
