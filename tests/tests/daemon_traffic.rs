@@ -169,10 +169,20 @@ fn a_capture_over_the_control_socket_is_a_whole_file_when_it_is_interrupted() {
     });
     let text = site.namespace.run("ping", &["-q", "-c", "40", "-i", "0.01", "-s", "400", "198.18.0.1"]);
     assert!(text.contains("40 packets transmitted, 40 received"), "{text}");
+    // It ends in the middle of a flood.
+    let mut flood = site.namespace.command("ping");
+    let mut flood = flood.args(["-f", "-q", "-w", "20", "198.18.0.1"]).stdout(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
     let ended = capture.stop();
+    flood.kill().expect("it runs");
+    flood.wait().expect("it can be waited for");
     assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:#?}");
-    assert_eq!(tshark(&file, "icmp.type == 8 and frame.packet_flags_direction == 1"), 40);
-    assert_eq!(tshark(&file, "icmp.type == 0 and frame.packet_flags_direction == 2"), 40);
+    let of_ping = |direction: u32, kind: u32| {
+        let frames = format!("icmp.type == {kind} and frame.packet_flags_direction == {direction}");
+        tshark(&file, &format!("{frames} and ip.len == 428"))
+    };
+    assert_eq!((of_ping(1, 8), of_ping(2, 0)), (40, 40));
+    assert!(tshark(&file, "icmp.type == 8 and ip.len == 84") > 100, "of the flood");
     assert_eq!(tshark(&file, "_ws.malformed or icmp.checksum.status == 0"), 0);
 
     // A second one, to standard output, after the first.
@@ -183,7 +193,10 @@ fn a_capture_over_the_control_socket_is_a_whole_file_when_it_is_interrupted() {
     assert_eq!(magic, [0x0a, 0x0d, 0x0d, 0x0a]);
     let interrupted = Instant::now();
     rustix::process::kill_process(rustix::process::Pid::from_child(&pipe), Signal::INT).expect("it runs");
-    pipe.wait().expect("it can be waited for");
+    // It writes on into the pipe until its end.
+    let mut rest = Vec::new();
+    std::io::Read::read_to_end(pipe.stdout.as_mut().expect("a pipe"), &mut rest).expect("the rest");
+    assert!(pipe.wait().expect("it can be waited for").success());
     assert!(interrupted.elapsed() < Duration::from_secs(5));
 }
 
