@@ -3,6 +3,7 @@
 //! Every test works in network namespaces of its own, whose guards remove them also when it fails; nothing
 //! is ever sent in the root namespace. README.md beside this crate draws the topology.
 
+pub mod daemon;
 pub mod echo;
 pub mod fake;
 pub mod frames;
@@ -13,6 +14,7 @@ pub mod terminal;
 pub mod wait;
 pub mod wire;
 
+pub use daemon::Site;
 pub use echo::EchoRequest;
 pub use frames::PacketSocket;
 pub use namespace::Namespace;

@@ -101,19 +101,33 @@ impl Netdext {
     /// It does not come in time, or netdext ends before; the message has what it wrote.
     #[track_caller]
     pub fn event(&mut self, event: &str, timeout: Duration) -> Value {
-        let found = wait_until(&format!("netdext says {event:?}"), timeout, || {
+        self.find(event, timeout, |lines| find_event(lines, event))
+    }
+
+    /// Waits for the first line that begins so.
+    ///
+    /// # Panics
+    /// It does not come in time, or netdext ends before; the message has what it wrote.
+    #[track_caller]
+    pub fn line(&mut self, begin: &str, timeout: Duration) -> String {
+        self.find(begin, timeout, |lines| lines.iter().find(|line| line.starts_with(begin)).cloned())
+    }
+
+    #[track_caller]
+    fn find<T>(&mut self, what: &str, timeout: Duration, find: impl Fn(&[String]) -> Option<T>) -> T {
+        let found = wait_until(&format!("netdext says {what:?}"), timeout, || {
             // Asked before the lines are looked at: what it wrote last must not be missed.
             let ended = self.child.try_wait().expect("netdext can be waited for");
             if ended.is_some() {
                 self.join_readers();
             }
-            let event = find_event(&lock(&self.stdout), event);
-            if event.is_some() || ended.is_some() { Some((event, ended)) } else { None }
+            let found = find(&lock(&self.stdout));
+            if found.is_some() || ended.is_some() { Some((found, ended)) } else { None }
         });
         match found {
-            (Some(event), _) => event,
+            (Some(found), _) => found,
             (None, ended) => panic!(
-                "netdext ended ({ended:?}) before {event:?}\n{}\n{}",
+                "netdext ended ({ended:?}) before {what:?}\n{}\n{}",
                 lock(&self.stdout).join("\n"),
                 lock(&self.stderr).join("\n")
             ),

@@ -106,7 +106,7 @@ fn with_random_rules_the_kernel_judges_as_the_host_does() {
                     present.push(id);
                 }
                 Err(error) => {
-                    assert!(matches!(error, ProgramError::Rule(TableError::Duplicate { .. })), "{error}")
+                    assert!(matches!(error, ProgramError::Rule(TableError::Duplicate { .. })), "{error}");
                 }
             }
         }

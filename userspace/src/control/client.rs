@@ -233,8 +233,8 @@ impl Client {
     }
 }
 
-/// Bytes that a server sends until it ends or this is dropped. Its descriptor can be polled, so that a
-/// program can wait for a signal as well; poll only after a read that filled its buffer less than whole.
+/// Bytes that a server sends until it ends or this is dropped. Shutting down the writing half of its descriptor
+/// asks the server to end: the rest arrives, and then the end.
 #[derive(Debug)]
 pub struct CaptureStream {
     rest: io::Cursor<Vec<u8>>,

@@ -173,12 +173,25 @@ impl Connection {
         }
     }
 
-    /// Passes chunks on until the producer ends or the client closes. There is no time limit: a client may
-    /// pause for as long as it likes, and holds up nobody but itself.
+    /// Passes chunks on until the producer ends or the client closes its half; it still gets the chunks made
+    /// until then, whole. Before that there is no time limit: a client may pause for as long as it likes, and
+    /// holds up nobody but itself.
     async fn stream(&mut self, mut chunks: mpsc::Receiver<Vec<u8>>) {
+        let rest_within = self.config.write;
         let (mut reader, mut writer) = self.stream.split();
+        let (end, mut ended) = oneshot::channel::<()>();
         let pass_on = async {
-            while let Some(chunk) = chunks.recv().await {
+            loop {
+                let chunk = tokio::select! {
+                    biased;
+                    _ = &mut ended, if !chunks.is_closed() => {
+                        // No new ones; those that wait are still received.
+                        chunks.close();
+                        continue;
+                    }
+                    chunk = chunks.recv() => chunk,
+                };
+                let Some(chunk) = chunk else { break };
                 if writer.write_all(&chunk).await.is_err() {
                     break;
                 }
@@ -188,9 +201,14 @@ impl Connection {
             let mut ignored = [0; 256];
             while matches!(reader.read(&mut ignored).await, Ok(count) if count > 0) {}
         };
+        tokio::pin!(pass_on);
         tokio::select! {
-            () = pass_on => {}
-            () = closed => {}
+            () = &mut pass_on => {}
+            () = closed => {
+                drop(end);
+                // A client that does not read what it asked for loses it.
+                let _ = timeout(rest_within, pass_on).await;
+            }
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) type ReplySender = oneshot::Sender<Answer>;
 
 /// Where a driver is.
 pub(super) enum Phase {
-    /// Not started: it is disabled.
+    /// Not started, or ended since: it is disabled.
     Off,
     /// Being started; whoever installs it waits for the outcome.
     Starting { runner: Runner, installer: Option<ReplySender> },
@@ -60,13 +60,13 @@ impl Slot {
         }
     }
 
-    /// Notes a failure, and says how long to wait before the next try.
+    /// Notes a failure, and says how long to wait before the next try. A disabled driver is off from then on.
     pub fn failed(&mut self, error: String) -> Duration {
         if matches!(self.phase, Phase::Running { since, .. } if since.elapsed() >= STEADY) {
             self.retries = 0;
         }
         self.last_error = Some(error);
-        self.phase = Phase::Waiting;
+        self.phase = if self.installed.enabled { Phase::Waiting } else { Phase::Off };
         let wait = FIRST_RETRY.saturating_mul(1 << self.retries.min(16)).min(LAST_RETRY);
         self.retries += 1;
         wait
@@ -131,6 +131,16 @@ mod tests {
         assert_eq!(waits[..4], [250, 500, 1000, 2000]);
         assert_eq!(waits[19], 30_000);
         assert!(waits.windows(2).all(|pair| pair[0] <= pair[1]));
+    }
+
+    #[test]
+    fn a_disabled_driver_that_fails_does_not_wait_for_a_start_that_never_comes() {
+        let mut slot = Slot::new(1, installed("org.netdext.sample", "veth0"));
+        slot.installed.enabled = false;
+        slot.failed("veth0 is gone".into());
+        assert_eq!(slot.list_entry().state, ListState::ActivatedDisabled);
+        assert_eq!(slot.list_entry().last_error.as_deref(), Some("veth0 is gone"));
+        assert!(slot.not_running().message.contains("`netdext enable org.netdext.sample` starts it"));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl RuleMaps {
         let number = self.table % TABLES + 1;
         let mut bytes = Box::new([0; size_of::<Table>()]);
         table.write_to(&mut bytes);
-        self.tables.set(number - 1, &*bytes, 0).map_err(refused("writing the rules", RULES))?;
+        self.tables.set(number - 1, *bytes, 0).map_err(refused("writing the rules", RULES))?;
         self.table = number;
         self.fresh -= 1;
         Ok(number as u8)

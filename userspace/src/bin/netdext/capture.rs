@@ -2,7 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use netdext::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
@@ -10,6 +14,10 @@ use netdext::control::protocol::Request;
 use netdext::control::{Client, RuntimeDir};
 
 use crate::select::DriverChoice;
+use crate::signals::Signals;
+
+/// How long the rest of a capture may take after a signal.
+const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to capture of each frame, and of which.
 #[derive(clap::Args)]
@@ -50,6 +58,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.write.is_none() && stdout.is_terminal() {
         bail!("a capture is no text for a terminal: name a file with --write, or pipe it into tshark -r -");
     }
+    // Before the capture begins: a signal then ends it in order.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let mut signals = runtime.block_on(async { Signals::watch() })?;
     let (client, entry) = Client::for_driver(&RuntimeDir::from_env(), &args.driver.selector())?;
     let CaptureConfig { filter, snaplen, ring_size } = args.frames.config();
     let mut stream = client.capture(&Request::Capture {
@@ -58,6 +70,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         snaplen: Some(snaplen),
         ring_size: Some(ring_size),
     })?;
+    let socket: UnixStream = stream.as_fd().try_clone_to_owned().context("end the capture in order")?.into();
+    std::thread::spawn(move || runtime.block_on(end_in_order(&mut signals, &socket)));
     let mut out: Box<dyn Write> = match &args.write {
         Some(path) => Box::new(File::create(path).with_context(|| format!("create {}", path.display()))?),
         None => Box::new(stdout.lock()),
@@ -67,4 +81,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.context("write the capture"),
     }
+}
+
+/// At a signal, asks for the end; where the rest does not come or cannot be written, ends without it.
+async fn end_in_order(signals: &mut Signals, socket: &UnixStream) {
+    signals.any().await;
+    // It fails only where the other side has closed already, which ends the capture too.
+    let _ = socket.shutdown(Shutdown::Write);
+    tokio::select! {
+        () = signals.any() => {}
+        () = tokio::time::sleep(REST_WITHIN) => {}
+    }
+    eprintln!("netdext: the capture was cut off: its rest did not come, or could not be written");
+    std::process::exit(1);
 }

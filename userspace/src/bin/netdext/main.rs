@@ -25,11 +25,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use netdext::control::ClientError;
+use netdext::control::{BindError, ClientError, RuntimeDirError};
 use netdext::error::one_line;
 use netdext::link::NetnsError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
+use netdext::registry::RegistryError;
 use netdext::supervisor::StartError;
 use tracing_subscriber::EnvFilter;
 
@@ -128,7 +129,9 @@ fn main() -> ExitCode {
 
 /// `RUST_LOG` decides what is logged; by default warnings, and what was asked for by a flag.
 fn log_to_stderr(log_frames: bool) {
-    let default = if log_frames { "warn,netdext::xdp=info" } else { "warn" };
+    // Closing a netlink socket before its last message has come is no trouble, but netlink_proto warns of it.
+    let default =
+        if log_frames { "warn,netlink_proto=error,netdext::xdp=info" } else { "warn,netlink_proto=error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -145,6 +148,9 @@ fn exit_status(error: &anyhow::Error) -> u8 {
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
             || cause.downcast_ref().is_some_and(ClientError::is_permission)
+            || cause.downcast_ref().is_some_and(BindError::is_permission)
+            || cause.downcast_ref().is_some_and(RuntimeDirError::is_permission)
+            || cause.downcast_ref().is_some_and(RegistryError::is_permission)
     });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }
