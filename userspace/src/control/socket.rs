@@ -60,7 +60,7 @@ pub enum BindError {
         path: PathBuf,
     },
     /// The system said no.
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {source}; run it by sudo, or set NETDEXT_RUNTIME_DIR", .path.display())]
     Io {
         /// What was tried.
         action: &'static str,

@@ -45,11 +45,12 @@ impl ControlSource {
         Self { selector }
     }
 
-    /// Adds the counts of the drivers of one process that match.
+    /// Adds the counts of the drivers of one process that match. One that was named and does not run says why.
     fn ask(&self, client: &mut Client, drivers: &mut Vec<Observed>) -> Result<(), ClientError> {
         client.set_timeout(ANSWER_WITHIN);
         for entry in client.request::<Vec<ListEntry>>(&Request::List {})? {
-            if entry.active && entry.is_meant_by(&self.selector) {
+            let named = self.selector != Selector::default();
+            if (entry.active || named) && entry.is_meant_by(&self.selector) {
                 let stats = client.request(&Request::Stats { driver: entry.selector() })?;
                 drivers.push(Observed { key: format!("{} {entry}", client.path().display()), stats });
             }
