@@ -11,7 +11,7 @@ pub const REFLECT: &str = "reflect";
 /// The program that passes every frame to the kernel.
 pub const PASS: &str = "pass";
 /// Every program of the object.
-pub const PROGRAM_NAMES: [&str; 4] = [GENERATE, REPLIES, DISCARD, REFLECT];
+pub const PROGRAM_NAMES: [&str; 5] = [GENERATE, REPLIES, DISCARD, REFLECT, PASS];
 
 /// Array of one [`Template`].
 pub const TEMPLATE: &str = "TEMPLATE";
