@@ -52,6 +52,8 @@ pub fn changes() -> Vec<String> {
         "GRO is on at the end of the kernel's stack in echo_rate: without it a veth drops live frames",
         "every namespace has a permanent neighbour entry for the other end",
         "netdext, dpdk-testpmd and the traffic programs put XDP programs on their ends of the pair",
+        "echo_rtt of netdext --answer has a netdext at the end of who asks, whose program leaves every frame to the kernel: \
+         without one a veth is not woken for what an XDP program sends",
     ]
     .map(str::to_owned)
     .to_vec()

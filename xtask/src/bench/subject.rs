@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use super::process::{Netdext, Process, cpu_ns};
-use super::wire::{ANSWERER_IFACE, ASKER, Wire, WireConfig};
+use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 use crate::shell;
 
 /// Who answers.
@@ -57,7 +57,12 @@ impl Subject {
     /// The wire that it needs. `flood`: it is to be flooded with live frames.
     pub fn wire(self, flood: bool) -> anyhow::Result<Wire> {
         let kernel_answers = self == Self::Kernel;
-        Wire::new(WireConfig { kernel_answers, gro: kernel_answers && flood, ..WireConfig::default() })
+        Wire::new(WireConfig {
+            kernel_answers,
+            gro: kernel_answers && flood,
+            flooded: flood,
+            ..WireConfig::default()
+        })
     }
 
     /// Starts it on the wire. `injector` is how many echo requests a second netdext sends of its own, 0 for none.
@@ -73,6 +78,14 @@ impl Subject {
                 format!("--first 10ms --rate {rate}/s --batch {batch} --target {ASKER}")
             }
         };
+        // A veth is woken for what an XDP program sends only if it has a program too. A flood has one at the end of who
+        // asks; a prober gets a netdext there that leaves every frame to the kernel.
+        let ear = match self {
+            Self::Answer if !wire.flooded => {
+                Some(netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")?)
+            }
+            _ => None,
+        };
         let process = match self {
             Self::Kernel => None,
             Self::Answer => {
@@ -83,7 +96,7 @@ impl Subject {
             }
             Self::Testpmd => Some(start_testpmd(wire)?),
         };
-        Ok(Running { subject: self, process })
+        Ok(Running { subject: self, process, ear })
     }
 }
 
@@ -92,6 +105,7 @@ impl Subject {
 pub struct Running {
     subject: Subject,
     process: Option<Process>,
+    ear: Option<Process>,
 }
 
 impl Running {
@@ -108,6 +122,9 @@ impl Running {
     /// # Errors
     /// It failed, or does not stop.
     pub fn stop(self) -> anyhow::Result<Vec<String>> {
+        if let Some(ear) = self.ear {
+            ear.stop()?;
+        }
         let Some(mut process) = self.process else { return Ok(Vec::new()) };
         if self.subject == Subject::Testpmd {
             process.say("");

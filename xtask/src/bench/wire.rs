@@ -43,11 +43,13 @@ pub struct WireConfig {
     pub kernel_answers: bool,
     /// GRO at the end of who answers, without which a veth drops live frames unless an XDP program is there.
     pub gro: bool,
+    /// It is to be flooded with live frames, by a program at the end of who asks.
+    pub flooded: bool,
 }
 
 impl Default for WireConfig {
     fn default() -> Self {
-        Self { queues: 1, kernel_answers: false, gro: false }
+        Self { queues: 1, kernel_answers: false, gro: false, flooded: false }
     }
 }
 
@@ -60,6 +62,8 @@ pub struct Wire {
     pub answerer_mac: String,
     /// The MAC address of who asks.
     pub asker_mac: String,
+    /// As in [`WireConfig`].
+    pub flooded: bool,
 }
 
 impl Wire {
@@ -76,6 +80,7 @@ impl Wire {
             answerer: name("b"),
             answerer_mac: String::new(),
             asker_mac: String::new(),
+            flooded: config.flooded,
         };
         wire.make(config)?;
         Ok(wire)
