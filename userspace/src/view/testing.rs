@@ -3,7 +3,7 @@
 use netdext_abi::Counter;
 
 use crate::link::steering::ProgramCounters;
-use crate::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+use crate::stats::{InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
 
 /// A driver on two queues that has answered 26 pings and got 24 answers to its own.
 pub fn stats() -> PortStats {
@@ -39,8 +39,11 @@ pub fn with_verdict(stats: &PortStats, counter: Counter, count: u64) -> PortStat
     json[counter.name()] = count.into();
     let mut stats = stats.clone();
     stats.verdicts = serde_json::from_value(json).expect("they were just written");
+    stats.accounting.seen = stats.verdicts.frames();
     stats.accounting.offered = stats.verdicts.redirected();
     stats.accounting.delivered = stats.queues.iter().map(|queue| queue.rx_packets).sum();
     stats.accounting.residue = stats.accounting.offered as i64 - stats.accounting.delivered as i64;
+    stats.tx_accounting =
+        TxAccounting { submitted: 26, completed: 23, in_flight: 3, ..TxAccounting::default() };
     stats
 }

@@ -79,7 +79,9 @@ pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
         ]
     });
     let all = injector.into_iter().flatten().chain(stages.into_iter().flatten());
-    all.map(|(name, times)| (name.to_owned(), times)).collect()
+    // Of the round trip it is worth knowing that there was none yet.
+    let measured = all.filter(|(name, times)| times.count > 0 || *name == "round trip");
+    measured.map(|(name, times)| (name.to_owned(), times)).collect()
 }
 
 /// All counts of one driver, as lines; with `rates` also what happened per second since the last time.
@@ -210,9 +212,12 @@ sample on veth0: running, up 00:01:12
   1               1        60           0         0        2048             3          0
   all            26      2496          26      2500        4096             3          0
   frames     offered 26 = delivered 26 + lost 0 + residue 0
+             seen 26 = offered 26 + answered 0 + dropped 0 + kernel 0
+             submitted 26 = completed 23 + in flight 3 + lost 0 + residue 0
   verdicts   driver_echo4_request 26
   handled    echo4_answered 26
   dropped    pool_empty 3
+  lost       none
   events     none
   injector   sent 24 = replies 24 + lost 0 + in flight 0 + residue 0; not sent 0, late 0, duplicate 0, out of order 0
   pool       free 8000 + user 0 + rx lent 192 + tx lent 0 + quarantined 0 of 8192: none missing
