@@ -237,6 +237,13 @@ pub struct ErrorObject {
     pub message: String,
 }
 
+impl ServerInfo {
+    /// Of this process.
+    pub(crate) fn of_this_process(daemon: bool) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), daemon }
+    }
+}
+
 impl ErrorObject {
     /// An error of that kind, with the line that a person reads.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {

@@ -48,11 +48,7 @@ impl Single {
 
     async fn answer(&mut self, supervisor: &mut Supervisor, request: Request) -> Answer {
         match request {
-            Request::Hello {} => Reply::json(&ServerInfo {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                pid: std::process::id(),
-                daemon: false,
-            }),
+            Request::Hello {} => Reply::json(&ServerInfo::of_this_process(false)),
             Request::List {} => Reply::json(&[self.entry(supervisor)]),
             Request::Ioreg {} => {
                 let facts = Facts {

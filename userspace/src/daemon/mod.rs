@@ -30,7 +30,7 @@ use crate::control::{Answer, ChangedRule, Incoming, Reply, tree};
 use crate::driver::PowerState;
 use crate::error::one_line;
 use crate::metrics::StatsRequest;
-use crate::registry::{Installed, Registry, RegistryError};
+use crate::registry::{Installed, Registry};
 use crate::stats::PortStats;
 use crate::steer::Rule;
 use crate::supervisor::spec::DriverSpec;
@@ -211,7 +211,8 @@ impl Daemon {
         match std::mem::replace(&mut slot.phase, Phase::Off) {
             Phase::Stopping { uninstaller: Some(uninstaller) } => {
                 let slot = self.slots.remove(index);
-                let removed = self.registry.uninstall(&slot.selector()).map_err(|error| failed(&error));
+                let removed =
+                    self.registry.uninstall(&slot.selector()).map_err(|error| ErrorObject::from(&error));
                 let answer = match error {
                     Some(error) => Err(ErrorObject::new(ErrorCode::Failed, error)),
                     None => Reply::json(&slot.list_entry()),
@@ -252,14 +253,7 @@ impl Daemon {
     fn on_request(&mut self, incoming: Incoming) {
         let Incoming { request, peer: _, answer: client } = incoming;
         match request {
-            Request::Hello {} => reply(
-                client,
-                Reply::json(&ServerInfo {
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    pid: std::process::id(),
-                    daemon: true,
-                }),
-            ),
+            Request::Hello {} => reply(client, Reply::json(&ServerInfo::of_this_process(true))),
             Request::List {} => {
                 reply(client, Reply::json(&self.slots.iter().map(Slot::list_entry).collect::<Vec<_>>()));
             }
@@ -275,19 +269,12 @@ impl Daemon {
 
     /// The one driver that is meant.
     fn find(&self, selector: &Selector) -> Result<u64, ErrorObject> {
-        let entries: Vec<_> = self.slots.iter().map(|slot| (slot.id, slot.list_entry())).collect();
-        let mut matching = entries.iter().filter(|(_, entry)| entry.is_meant_by(selector));
-        match (matching.next(), matching.next()) {
-            (Some((id, _)), None) => Ok(*id),
-            (Some((_, first)), Some((_, second))) => Err(ErrorObject::new(
-                ErrorCode::Ambiguous,
-                format!("{selector} can be {first} or {second}: name one by TEAM BUNDLE or --iface"),
-            )),
-            (None, _) => Err(ErrorObject::new(
-                ErrorCode::NotFound,
-                format!("{selector} is not installed; `netdext list` shows what is"),
-            )),
-        }
+        let meant = &self.registry.find(selector).map_err(|error| ErrorObject::from(&error))?.identity;
+        let slot = self.slots.iter().find(|slot| {
+            let Identity { team_id, bundle_id, .. } = &slot.installed.identity;
+            (team_id, bundle_id) == (&meant.team_id, &meant.bundle_id)
+        });
+        slot.map(|slot| slot.id).ok_or_else(|| ErrorObject::new(ErrorCode::NotFound, "the driver is gone"))
     }
 
     fn install(&mut self, identity: Identity, spec: DriverSpec, client: ReplySender) {
@@ -300,7 +287,7 @@ impl Daemon {
                 let id = self.add_slot(installed);
                 self.start_driver(id, Some(client));
             }
-            Err(error) => reply(client, Err(failed(&error))),
+            Err(error) => reply(client, Err(ErrorObject::from(&error))),
         }
     }
 
@@ -371,16 +358,15 @@ impl Daemon {
         };
         match (request, &slot.phase) {
             (Request::Enable { .. }, Phase::Off) => {
-                self.change(id, |installed| installed.enabled = true)?;
+                self.change(id, |installed| keep_switch(installed, request))?;
                 self.start_driver(id, None);
             }
             (Request::Disable { .. }, Phase::Waiting | Phase::Off) => {
                 slot.phase = Phase::Off;
-                self.change(id, |installed| installed.enabled = false)?;
+                self.change(id, |installed| keep_switch(installed, request))?;
             }
-            (Request::Power { state, .. }, Phase::Waiting | Phase::Off) => {
-                let powered = *state == PowerState::On;
-                self.change(id, |installed| installed.powered = powered)?;
+            (Request::Power { .. }, Phase::Waiting | Phase::Off) => {
+                self.change(id, |installed| keep_switch(installed, request))?;
             }
             _ => return Err(slot.not_running()),
         }
@@ -395,11 +381,8 @@ impl Daemon {
         slot.busy += took;
         let answer = answer?;
         match request {
-            Request::Enable { .. } => self.change(driver, |installed| installed.enabled = true)?,
-            Request::Disable { .. } => self.change(driver, |installed| installed.enabled = false)?,
-            Request::Power { state, .. } => {
-                let powered = *state == PowerState::On;
-                self.change(driver, |installed| installed.powered = powered)?;
+            Request::Enable { .. } | Request::Disable { .. } | Request::Power { .. } => {
+                self.change(driver, |installed| keep_switch(installed, request))?;
             }
             Request::SteerAdd { .. } | Request::SteerDel { .. } => {
                 self.change(driver, |installed| keep_rules(installed, request, &answer))?;
@@ -414,7 +397,8 @@ impl Daemon {
     /// Changes what the registry keeps of a driver.
     fn change(&mut self, id: u64, change: impl FnOnce(&mut Installed)) -> Result<(), ErrorObject> {
         let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == id) else { return Ok(()) };
-        let changed = self.registry.update(&slot.selector(), change).map_err(|error| failed(&error))?;
+        let changed =
+            self.registry.update(&slot.selector(), change).map_err(|error| ErrorObject::from(&error))?;
         slot.installed = changed.clone();
         Ok(())
     }
@@ -516,6 +500,16 @@ fn changes(request: &Request) -> bool {
     )
 }
 
+/// Keeps what a request says of the two switches of a driver.
+fn keep_switch(installed: &mut Installed, request: &Request) {
+    match request {
+        Request::Enable { .. } => installed.enabled = true,
+        Request::Disable { .. } => installed.enabled = false,
+        Request::Power { state, .. } => installed.powered = *state == PowerState::On,
+        _ => {}
+    }
+}
+
 /// Keeps the rules as the driver has them now, the oldest first.
 fn keep_rules(installed: &mut Installed, request: &Request, answer: &Reply) {
     let Reply::Json(json) = answer else { return };
@@ -534,15 +528,4 @@ fn keep_rules(installed: &mut Installed, request: &Request, answer: &Reply) {
 fn reply(client: ReplySender, answer: Answer) {
     // The client may have gone.
     let _ = client.send(answer);
-}
-
-fn failed(error: &RegistryError) -> ErrorObject {
-    let code = match error {
-        RegistryError::Invalid(_) => ErrorCode::BadRequest,
-        RegistryError::Exists { .. } | RegistryError::IfaceTaken { .. } => ErrorCode::Exists,
-        RegistryError::NotFound { .. } => ErrorCode::NotFound,
-        RegistryError::Ambiguous { .. } => ErrorCode::Ambiguous,
-        _ => ErrorCode::Failed,
-    };
-    ErrorObject::new(code, one_line(error))
 }
