@@ -45,6 +45,15 @@ impl LinkCounters {
         })
     }
 
+    /// Asks the kernel about an interface.
+    ///
+    /// # Errors
+    ///
+    /// There is no such interface, or the kernel refused.
+    pub async fn query(iface: &str) -> Result<Self, DeviceError> {
+        Ok(Self::of(&Netlink::open()?.link(iface).await?))
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -17,13 +17,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader, TestRunAttrs};
 use netdext_abi::generate::{
     DISCARD, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
 };
-use rtnetlink::packet_route::link::LinkAttribute;
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Serialize, Serializer};
 
 use super::attachment::{self, XdpHook};
-use super::netlink::{DeviceError, Netlink};
 use super::program::{ProgramError, make_way};
 use super::program_error::{attach_error, load_error, os_error};
 use super::steering::SteeringError;
@@ -267,51 +265,6 @@ impl Serialize for Tallies {
         serializer.collect_map(self.iter().map(|(name, Tally { frames, bytes })| {
             (name, std::collections::BTreeMap::from([("frames", frames), ("bytes", bytes)]))
         }))
-    }
-}
-
-/// What the device counted (`IFLA_STATS64`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct DeviceCounts {
-    /// Frames received.
-    pub rx_packets: u64,
-    /// Frames sent.
-    pub tx_packets: u64,
-    /// Frames lost on arrival.
-    pub rx_dropped: u64,
-    /// Frames that could not be sent.
-    pub tx_dropped: u64,
-}
-
-impl DeviceCounts {
-    /// Asks the kernel about an interface.
-    ///
-    /// # Errors
-    ///
-    /// There is no such interface, or the kernel refused.
-    pub async fn query(iface: &str) -> Result<Self, DeviceError> {
-        let message = Netlink::open()?.link(iface).await?;
-        let counts = message.attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::Stats64(counts) => Some(Self {
-                rx_packets: counts.rx_packets,
-                tx_packets: counts.tx_packets,
-                rx_dropped: counts.rx_dropped,
-                tx_dropped: counts.tx_dropped,
-            }),
-            _ => None,
-        });
-        Ok(counts.unwrap_or_default())
-    }
-
-    /// What was counted since `earlier`.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        Self {
-            rx_packets: self.rx_packets.saturating_sub(earlier.rx_packets),
-            tx_packets: self.tx_packets.saturating_sub(earlier.tx_packets),
-            rx_dropped: self.rx_dropped.saturating_sub(earlier.rx_dropped),
-            tx_dropped: self.tx_dropped.saturating_sub(earlier.tx_dropped),
-        }
     }
 }
 

@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use netdext::driver::builtin::generate::{
     Endpoints, FCS_LEN, FrameKind, GenerateConfig, GenerateFactory, Rate, SizeMix, Template, UnknownFrameKind,
 };
-use netdext::link::Device;
-use netdext::link::traffic::{DeviceCounts, Flood, Role, Tallies, Traffic, template_of_mac};
+use netdext::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
+use netdext::link::{Device, LinkCounters};
 use netdext::stats::SCHEMA_VERSION;
 use netdext_abi::generate as abi;
 use serde::Serialize;
@@ -161,7 +161,7 @@ struct Summary<'a> {
     run_ns: u64,
     sending_ns: u64,
     tallies: Tallies,
-    device: DeviceCounts,
+    device: LinkCounters,
 }
 
 impl InKernel {
@@ -182,7 +182,7 @@ impl InKernel {
             prepared.as_ref().map_or_else(|| template_of_mac(device.mac), |(template, _)| *template);
         let mut traffic = Traffic::load(self.role, &template)?;
         traffic.attach(place.iface, device.index, place.replace)?;
-        let before = DeviceCounts::query(place.iface).await?;
+        let before = LinkCounters::query(place.iface).await?;
         self.say_ready(place);
         let traffic = Arc::new(traffic);
         let ended = Arc::new(Notify::new());
@@ -203,7 +203,7 @@ impl InKernel {
         }
         let sending = flood.map(Flood::stop).transpose();
         tokio::time::sleep(LAST_REPLIES).await;
-        let counts = DeviceCounts::query(place.iface).await?.since(&before);
+        let counts = LinkCounters::query(place.iface).await?.since(&before);
         self.say_summary(place, *sending.as_ref().ok().unwrap_or(&None), traffic.tallies()?, counts);
         sending.map(drop).with_context(|| {
             format!("flood {} with live frames (Linux 5.18 or newer, a device that takes them)", place.iface)
@@ -232,7 +232,7 @@ impl InKernel {
         place: &Place<'_>,
         sending: Option<Duration>,
         tallies: Tallies,
-        device: DeviceCounts,
+        device: LinkCounters,
     ) {
         let sending = sending.unwrap_or_default();
         let run = place.begun.elapsed();

@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
-use netdext::stats::{GeneratorReport, Name, PortStats, SCHEMA_VERSION};
+use netdext::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
+use netdext::view::text;
 use serde::Serialize;
 
 /// Targets that are listed one by one when the injector starts; of more, the first and the last.
@@ -145,14 +146,7 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
     print_named("handled", stats.counters.iter());
     print_named("dropped", stats.drops.iter());
     print_named("events", stats.events.iter());
-    let accounting = &stats.accounting;
-    say!(
-        "  frames    offered {} = delivered {} + lost {} + residue {}",
-        accounting.offered,
-        accounting.delivered,
-        accounting.lost,
-        accounting.residue
-    );
+    say!("  frames    {}", text::accounting(&stats.accounting));
     let sent = &stats.tx_accounting;
     say!(
         "  sending   submitted {} = completed {} + lost {} + residue {}",
@@ -173,27 +167,8 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
             injector.duplicates,
             injector.out_of_order
         );
-        let us = |ns: u64| ns as f64 / 1000.0;
-        let rtt = &injector.rtt_ns;
-        if rtt.count > 0 {
-            say!(
-                "  RTT       p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-                us(rtt.p50),
-                us(rtt.p99),
-                us(rtt.p999),
-                us(rtt.max)
-            );
-        }
-        let pacing = &injector.pacing_error_ns;
-        if pacing.count > 0 {
-            say!(
-                "  pacing    late by p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-                us(pacing.p50),
-                us(pacing.p99),
-                us(pacing.p999),
-                us(pacing.max)
-            );
-        }
+        print_times("RTT       ", &injector.rtt_ns);
+        print_times("pacing    late by ", &injector.pacing_error_ns);
     }
     print_latency(stats);
     if let Some(generator) = &stats.generator {
@@ -205,21 +180,22 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
 
 fn print_latency(stats: &PortStats) {
     let Some(latency) = &stats.latency_ns else { return };
+    print_times("latency   XDP to driver: ", &latency.xdp_to_user);
+    print_times("latency   driver to tx ring: ", &latency.user_to_tx);
+    print_times("latency   tx ring to completion: ", &latency.tx_to_completion);
+}
+
+/// One line of percentiles; nothing if there are none.
+fn print_times(what: &str, times: &Percentiles) {
     let us = |ns: u64| ns as f64 / 1000.0;
-    for (stage, times) in [
-        ("XDP to driver", &latency.xdp_to_user),
-        ("driver to tx ring", &latency.user_to_tx),
-        ("tx ring to completion", &latency.tx_to_completion),
-    ] {
-        if times.count > 0 {
-            say!(
-                "  latency   {stage}: p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-                us(times.p50),
-                us(times.p99),
-                us(times.p999),
-                us(times.max)
-            );
-        }
+    if times.count > 0 {
+        say!(
+            "  {what}p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+            us(times.p50),
+            us(times.p99),
+            us(times.p999),
+            us(times.max)
+        );
     }
 }
 
@@ -251,17 +227,7 @@ fn print_generator(generator: &GeneratorReport) {
         generator.refused,
         generator.no_frame
     );
-    let us = |ns: u64| ns as f64 / 1000.0;
-    let error = &generator.pacing_error_ns;
-    if error.count > 0 {
-        say!(
-            "  lateness  p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-            us(error.p50),
-            us(error.p99),
-            us(error.p999),
-            us(error.max)
-        );
-    }
+    print_times("lateness  ", &generator.pacing_error_ns);
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.
