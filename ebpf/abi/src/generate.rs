@@ -8,10 +8,12 @@ pub const REPLIES: &str = "replies";
 pub const DISCARD: &str = "discard";
 /// The program that sends every frame back with its MAC addresses swapped.
 pub const REFLECT: &str = "reflect";
+/// The program that answers IPv4 echo requests, and counts nothing.
+pub const ECHO: &str = "echo";
 /// The program that passes every frame to the kernel.
 pub const PASS: &str = "pass";
 /// Every program of the object.
-pub const PROGRAM_NAMES: [&str; 5] = [GENERATE, REPLIES, DISCARD, REFLECT, PASS];
+pub const PROGRAM_NAMES: [&str; 6] = [GENERATE, REPLIES, DISCARD, REFLECT, ECHO, PASS];
 
 /// Array of one [`Template`].
 pub const TEMPLATE: &str = "TEMPLATE";

@@ -4,15 +4,13 @@
 //!   comes round again with what its receiver has left in it.
 //! * `replies` sits on the generator's own interface: counts what comes back, and drops it.
 //! * `discard` and `reflect` are the sink and the reflector.
+//! * `echo` answers echo requests with as little as it takes, for comparison.
 //! * `pass` makes a veth poll what an XDP program at its other end sends.
 #![no_std]
 #![no_main]
 
-use core::{ffi::c_void, mem::MaybeUninit};
-
 use aya_ebpf::{
     bindings::xdp_action,
-    helpers::{bpf_xdp_load_bytes, bpf_xdp_store_bytes},
     macros::{map, xdp},
     maps::{Array, PerCpuArray},
     programs::XdpContext,
@@ -42,13 +40,10 @@ const SEQUENCE_AT: usize = STAMP_LEN - 8;
 const ICMP4: u8 = 1;
 const ICMP6: u8 = 58;
 const ECHO4_REPLY: u8 = 0;
+const ECHO4_REQUEST: u8 = 8;
 const ECHO6_REPLY: u8 = 129;
 /// In the first byte of a MAC address: it is a group's.
 const GROUP: u8 = 1;
-
-/// The headers on the stack; aligned, so that they are copied a word at a time.
-#[repr(C, align(8))]
-struct Headers([u8; TEMPLATE_LEN]);
 
 #[xdp]
 fn generate(ctx: XdpContext) -> u32 {
@@ -59,16 +54,13 @@ fn generate(ctx: XdpContext) -> u32 {
     let sequence = take_number();
     // The loader gives at least one flow; the compiler can't know.
     let flow = FLOW_BASE + sequence.checked_rem(u64::from(template.flows)).unwrap_or(0) as u16;
-    let mut headers = Headers(template.bytes);
     let udp = template.flags & Template::UDP != 0;
-    let stored = if template.flags & Template::IPV6 != 0 {
-        fill_in::<L4_V6>(&mut headers, template.sum, flow, sequence, udp);
-        store::<{ L4_V6 + L4_LEN + STAMP_LEN }>(&ctx, &headers)
+    let written = if template.flags & Template::IPV6 != 0 {
+        write::<L4_V6, { L4_V6 + L4_LEN + STAMP_LEN }>(&ctx, template, flow, sequence, udp)
     } else {
-        fill_in::<L4_V4>(&mut headers, template.sum, flow, sequence, udp);
-        store::<{ L4_V4 + L4_LEN + STAMP_LEN }>(&ctx, &headers)
+        write::<L4_V4, { L4_V4 + L4_LEN + STAMP_LEN }>(&ctx, template, flow, sequence, udp)
     };
-    if !stored {
+    if written.is_none() {
         tally(&ctx, Tallied::TooShort);
         return xdp_action::XDP_DROP;
     }
@@ -76,10 +68,45 @@ fn generate(ctx: XdpContext) -> u32 {
     xdp_action::XDP_TX
 }
 
+/// Writes the headers and the stamp, `LEN` bytes, to the front of the frame, if they fit.
+#[inline(always)]
+fn write<const L4: usize, const LEN: usize>(
+    ctx: &XdpContext,
+    template: &Template,
+    flow: u16,
+    sequence: u64,
+    udp: bool,
+) -> Option<()> {
+    const { assert!(LEN <= TEMPLATE_LEN) };
+    let frame = front::<LEN>(ctx)?;
+    copy(frame, &template.bytes);
+    fill_in::<L4, LEN>(frame, template.sum, flow, sequence, udp);
+    Some(())
+}
+
+/// Copies the first `LEN` bytes, an even number. A memcpy of bytes would be one of single bytes on this target.
+#[inline(always)]
+fn copy<const LEN: usize>(to: &mut [u8; LEN], from: &[u8; TEMPLATE_LEN]) {
+    const { assert!(LEN.is_multiple_of(2)) };
+    let words = LEN / 8;
+    for at in 0..words {
+        to[at * 8..at * 8 + 8].copy_from_slice(&array::<8>(from, at * 8));
+    }
+    for at in 0..(LEN % 8) / 2 {
+        let at = words * 8 + at * 2;
+        to[at..at + 2].copy_from_slice(&array::<2>(from, at));
+    }
+}
+
 /// Flow, sequence number and checksum of a frame whose UDP header or ICMP message begins at `L4`.
 #[inline(always)]
-fn fill_in<const L4: usize>(headers: &mut Headers, sum: u64, flow: u16, sequence: u64, udp: bool) {
-    let bytes = &mut headers.0;
+fn fill_in<const L4: usize, const LEN: usize>(
+    bytes: &mut [u8; LEN],
+    sum: u64,
+    flow: u16,
+    sequence: u64,
+    udp: bool,
+) {
     let flow = flow.to_be_bytes();
     let [a, b, c, d, e, f, g, h] = sequence.to_be_bytes();
     let stamp = L4 + L4_LEN + SEQUENCE_AT;
@@ -113,28 +140,16 @@ fn fold(sum: u64) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// Writes the first `LEN` bytes of the headers to the front of the frame. Says whether they fit.
-#[inline(always)]
-fn store<const LEN: usize>(ctx: &XdpContext, headers: &Headers) -> bool {
-    const { assert!(LEN <= TEMPLATE_LEN) };
-    let from = headers.0.as_ptr().cast_mut().cast::<c_void>();
-    // SAFETY: the context is the one the program was called with; `LEN` bytes are readable at `from`, and the helper
-    // only reads them. It checks the frame's length itself.
-    unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, from, LEN as u32) == 0 }
-}
-
 /// The first `LEN` bytes of the frame, if it is so long.
 #[inline(always)]
-fn load<const LEN: usize>(ctx: &XdpContext) -> Option<[u8; LEN]> {
-    // Not zeroed: that would be a loop over the bytes.
-    let mut bytes = MaybeUninit::<[u8; LEN]>::uninit();
-    // SAFETY: as in `store`; the helper writes `LEN` bytes, which are there.
-    let loaded = unsafe { bpf_xdp_load_bytes(ctx.ctx, 0, bytes.as_mut_ptr().cast::<c_void>(), LEN as u32) };
-    if loaded != 0 {
+fn front<const LEN: usize>(ctx: &XdpContext) -> Option<&mut [u8; LEN]> {
+    let start = ctx.data();
+    if start + LEN > ctx.data_end() {
         return None;
     }
-    // SAFETY: the helper has written all of it.
-    Some(unsafe { bytes.assume_init() })
+    // SAFETY: `LEN` bytes from data on lie before data_end, as just compared and proved by the verifier, and may be
+    // written; nobody else touches the frame while the program runs. No caller holds two of these. Bytes need no alignment.
+    Some(unsafe { &mut *(start as *mut [u8; LEN]) })
 }
 
 /// The number of the next frame of this CPU.
@@ -153,9 +168,9 @@ fn take_number() -> u64 {
 fn replies(ctx: XdpContext) -> u32 {
     let Some(template) = TEMPLATE.get(0) else { return xdp_action::XDP_PASS };
     let came_back = if template.flags & Template::IPV6 != 0 {
-        load::<{ L4_V6 + 1 }>(&ctx).and_then(|frame| came_back_v6(&frame, template))
+        front::<{ L4_V6 + 1 }>(&ctx).and_then(|frame| came_back_v6(frame, template))
     } else {
-        load::<{ L4_V4 + 1 }>(&ctx).and_then(|frame| came_back_v4(&frame, template))
+        front::<{ L4_V4 + 1 }>(&ctx).and_then(|frame| came_back_v4(frame, template))
     };
     match came_back {
         Some(what) => {
@@ -204,16 +219,29 @@ fn came_back_v6(frame: &[u8; L4_V6 + 1], template: &Template) -> Option<Tallied>
     Some(if reply { Tallied::Replies } else { Tallied::Returned })
 }
 
-/// Whether `N` bytes of the one at `a` are those of the other at `b`; both lie within.
+/// Whether `N` bytes, an even number, of the one at `a` are those of the other at `b`; both lie within. A comparison of
+/// slices would be a function that goes from byte to byte.
 #[inline(always)]
 fn same<const N: usize>(one: &[u8], a: usize, other: &[u8], b: usize) -> bool {
+    const { assert!(N.is_multiple_of(2)) };
+    let word = |bytes: &[u8], at: usize| u64::from(u32::from_ne_bytes(array(bytes, at)));
+    let pair = |bytes: &[u8], at: usize| u64::from(u16::from_ne_bytes(array(bytes, at)));
     let mut differ = 0;
-    let mut place = 0;
-    while place < N {
-        differ |= one[a + place] ^ other[b + place];
-        place += 1;
+    for at in 0..N / 4 {
+        differ |= word(one, a + at * 4) ^ word(other, b + at * 4);
+    }
+    if N % 4 == 2 {
+        differ |= pair(one, a + N - 2) ^ pair(other, b + N - 2);
     }
     differ == 0
+}
+
+/// The `N` bytes at `at`, which lie within.
+#[inline(always)]
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
 }
 
 #[xdp]
@@ -224,14 +252,9 @@ fn discard(ctx: XdpContext) -> u32 {
 
 #[xdp]
 fn reflect(ctx: XdpContext) -> u32 {
-    let start = ctx.data();
     let Some(template) = TEMPLATE.get(0) else { return xdp_action::XDP_PASS };
-    if start + 2 * 6 > ctx.data_end() {
-        return xdp_action::XDP_PASS;
-    }
-    let addresses = start as *mut [u8; 12];
-    // SAFETY: 12 bytes from data on lie before data_end, as just compared and proved by the verifier.
-    let [a, b, c, d, e, f, source @ ..] = unsafe { *addresses };
+    let Some(addresses) = front::<12>(&ctx) else { return xdp_action::XDP_PASS };
+    let [a, b, c, d, e, f, source @ ..] = *addresses;
     let mut destination = [a, b, c, d, e, f];
     if source[0] & GROUP != 0 {
         tally(&ctx, Tallied::GroupSource);
@@ -243,10 +266,36 @@ fn reflect(ctx: XdpContext) -> u32 {
         destination = [a, b, c, d, e, f];
     }
     let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (source, destination);
-    // SAFETY: as above.
-    unsafe { *addresses = [a, b, c, d, e, f, g, h, i, j, k, l] };
+    *addresses = [a, b, c, d, e, f, g, h, i, j, k, l];
     tally(&ctx, Tallied::Reflected);
     xdp_action::XDP_TX
+}
+
+/// The least that answers an echo request; what is none, it leaves to the kernel. Nothing is counted.
+#[xdp]
+fn echo(ctx: XdpContext) -> u32 {
+    let Some(frame) = front::<{ L4_V4 + L4_LEN }>(&ctx) else { return xdp_action::XDP_PASS };
+    let request = frame[12..15] == [0x08, 0x00, 0x45] && frame[23] == ICMP4 && frame[L4_V4] == ECHO4_REQUEST;
+    if !request {
+        return xdp_action::XDP_PASS;
+    }
+    swap::<6>(frame, 0, 6);
+    swap::<4>(frame, 26, 30);
+    frame[L4_V4] = ECHO4_REPLY;
+    // The type's word is smaller by 8 in its first byte, so the checksum is larger (RFC 1624).
+    let sum =
+        u32::from(u16::from_be_bytes([frame[L4_V4 + 2], frame[L4_V4 + 3]])) + (u32::from(ECHO4_REQUEST) << 8);
+    let checksum = (sum + (sum >> 16)) as u16;
+    frame[L4_V4 + 2..L4_V4 + 4].copy_from_slice(&checksum.to_be_bytes());
+    xdp_action::XDP_TX
+}
+
+/// Exchanges `N` bytes at `a` with those at `b`; both lie within.
+#[inline(always)]
+fn swap<const N: usize>(bytes: &mut [u8], a: usize, b: usize) {
+    let (one, other) = (array::<N>(bytes, a), array::<N>(bytes, b));
+    bytes[a..a + N].copy_from_slice(&other);
+    bytes[b..b + N].copy_from_slice(&one);
 }
 
 /// What it is for is that it is there.

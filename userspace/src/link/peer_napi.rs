@@ -7,12 +7,13 @@
 
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use netdext_abi::generate::PASS;
 
 use super::attachment::{self, XdpHook};
 use super::device::{Device, Peer, PeerLocation};
 use super::netlink::{DeviceError, Netlink, link_name};
+use super::program::loader;
 use super::program_error::{ProgramError, attach_error, load_error};
 use super::traffic::{OBJECT, program_mut};
 
@@ -82,7 +83,7 @@ impl PeerNapi {
     ///
     /// [`ProgramError`], also before Linux 5.9, which has no bpf_link for XDP.
     pub fn attach(iface: &str, ifindex: u32) -> Result<Self, ProgramError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        let mut ebpf = loader().load(OBJECT).map_err(load_error)?;
         let xdp: &mut Xdp = program_mut(&mut ebpf, PASS).map_err(load_error)?;
         xdp.load().map_err(|error| load_error(error.into()))?;
         let attached = (|| -> Result<FdLink, EbpfError> {

@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
 use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode};
-use aya::{Ebpf, EbpfError, EbpfLoader, TestRunAttrs};
+use aya::{Ebpf, EbpfError, TestRunAttrs};
 use netdext_abi::generate::{
-    DISCARD, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
+    DISCARD, ECHO, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
 };
 use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Serialize, Serializer};
 
 use super::attachment::{self, XdpHook};
-use super::program::{ProgramError, make_way};
+use super::program::{ProgramError, loader, make_way};
 use super::program_error::{attach_error, load_error, os_error};
 use super::steering::SteeringError;
 
@@ -47,6 +47,8 @@ pub enum Role {
     Discard,
     /// Sends every frame back with its MAC addresses swapped.
     Reflect,
+    /// Answers IPv4 echo requests with the least that does it, and leaves all else to the kernel.
+    Echo,
 }
 
 impl Role {
@@ -56,6 +58,7 @@ impl Role {
             Self::Generate => REPLIES,
             Self::Discard => DISCARD,
             Self::Reflect => REFLECT,
+            Self::Echo => ECHO,
         }
     }
 }
@@ -88,7 +91,7 @@ impl Traffic {
     ///
     /// As for [`SteeringProgram::load`](super::program::SteeringProgram::load).
     pub fn load(role: Role, template: &Template) -> Result<Self, ProgramError> {
-        let mut ebpf = EbpfLoader::new().load(OBJECT).map_err(load_error)?;
+        let mut ebpf = loader().load(OBJECT).map_err(load_error)?;
         let names = [(true, role.attached()), (role == Role::Generate, GENERATE)];
         for name in names.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)) {
             let xdp: &mut Xdp = program_mut(&mut ebpf, name).map_err(load_error)?;

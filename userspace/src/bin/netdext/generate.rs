@@ -39,7 +39,9 @@ pub struct TrafficArgs {
     /// The MAC address to send generated frames to
     #[arg(long, value_name = "MAC", value_parser = units::mac)]
     dst_mac: Option<[u8; 6]>,
-    /// What is generated: `udp` datagrams to the discard port, or `echo` requests
+    /// What is generated: `udp` datagrams to the discard port, or `echo` requests. With `--driver reflect --engine xdp`,
+    /// `echo` is what is sent back: IPv4 echo requests, as replies, by the least program that does it; all else is the
+    /// kernel's
     #[arg(long, value_name = "KIND", default_value = "udp", value_parser = frame_kind)]
     frames: FrameKind,
     /// Stop after so many generated frames
@@ -110,8 +112,9 @@ impl TrafficArgs {
     pub fn in_kernel(&self, role: Role, rate: Option<f64>, targets: &[IpAddr]) -> Result<InKernel, String> {
         let generate = match role {
             Role::Generate => Some(self.config(rate, targets)?),
-            Role::Discard | Role::Reflect => None,
+            Role::Discard | Role::Reflect | Role::Echo => None,
         };
+        let role = if role == Role::Reflect && self.frames == FrameKind::Echo { Role::Echo } else { role };
         Ok(InKernel { role, generate })
     }
 }
@@ -169,7 +172,7 @@ impl InKernel {
         match self.role {
             Role::Generate => "generate",
             Role::Discard => "sink",
-            Role::Reflect => "reflect",
+            Role::Reflect | Role::Echo => "reflect",
         }
     }
 
