@@ -14,12 +14,15 @@
 use crate::{
     checksum::{fold, sum, updated},
     counter::Counter,
-    parse::{Kind, Parsed},
+    maps::OWNED,
+    parse::{ECHO_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, ICMP4, IPV4_FRAGMENT, Kind, Parsed},
     reader::{Reader, Writer},
     verdict::PortView,
 };
 
 const IPV4_LEN: usize = 20;
+/// Version 4, and a header of five words.
+const IPV4_NO_OPTIONS: u8 = 0x45;
 const IPV6_LEN: usize = 40;
 const ARP_LEN: usize = 28;
 /// Neighbour solicitation or advertisement up to the options.
@@ -35,6 +38,7 @@ const ON_LINK: u8 = 255;
 const ICMP6: u8 = 58;
 const ARP_REPLY: [u8; 2] = [0, 2];
 /// Type and code.
+const ECHO4_REQUEST: [u8; 2] = [8, 0];
 const ECHO4_REPLY: [u8; 2] = [0, 0];
 const ECHO6_REPLY: [u8; 2] = [129, 0];
 const ADVERTISEMENT: [u8; 2] = [136, 0];
@@ -109,6 +113,43 @@ pub fn reply<R: Reader + ?Sized, P: PortView + ?Sized>(
         icmp_is_intact(frame, parsed, matches!(question, Question::Echo4))?;
     }
     Some(Reply { question, link_header_len: parsed.link_header_len, len: len as u16, to, from: mac })
+}
+
+/// Bytes up to the identifier of an echo request: Ethernet, IPv4 without options, type, code and checksum.
+const ECHO4_HEAD: usize = ETHERNET_LEN + IPV4_LEN + 4;
+
+/// The same as [`reply`] for the one request that there are most of, at a third of the cost: ICMP echo without VLAN tags
+/// and IPv4 options, to the port's own MAC address. `None` when it is any other frame, or one that isn't answered.
+#[inline(always)]
+pub fn quick_reply<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    mac: [u8; 6],
+) -> Option<Reply> {
+    let head: [u8; ECHO4_HEAD] = frame.read(0)?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ethertype @ ..] = head;
+    let requester = [g, h, i, j, k, l];
+    ensure([a, b, c, d, e, f] == mac && !is_group(requester))?;
+    let [ethertype_high, ethertype_low, ip @ ..] = ethertype;
+    let [version, _, len_high, len_low, _, _, fragment_high, fragment_low, _, protocol, ip @ ..] = ip;
+    let fragment = u16::from_be_bytes([fragment_high, fragment_low]) & IPV4_FRAGMENT;
+    ensure(
+        u16::from_be_bytes([ethertype_high, ethertype_low]) == ETHERTYPE_IPV4 && version == IPV4_NO_OPTIONS,
+    )?;
+    ensure(fragment == 0 && protocol == ICMP4)?;
+    let [_, _, s, t, u, v, w, x, y, z, kind, code, _, _] = ip;
+    let (source, destination) = ([s, t, u, v], [w, x, y, z]);
+    ensure([kind, code] == ECHO4_REQUEST)?;
+
+    let end = ETHERNET_LEN + usize::from(u16::from_be_bytes([len_high, len_low]));
+    ensure(end >= ETHERNET_LEN + IPV4_LEN + ECHO_LEN && frame.contains(end))?;
+    // An address that is also a broadcast address is answered for by the driver, which tells the two apart.
+    ensure(destination[0] < 224 && port.v4(destination) == OWNED && is_peer4(source, port))?;
+    let header = frame.sum::<16>(ETHERNET_LEN)? + frame.sum::<4>(ETHERNET_LEN + 16)?;
+    ensure(fold(header) == u16::MAX)?;
+    ensure(fold(sum(frame, ETHERNET_LEN + IPV4_LEN, end)?) == u16::MAX)?;
+    let link_header_len = ETHERNET_LEN as u16;
+    Some(Reply { question: Question::Echo4, link_header_len, len: end as u16, to: requester, from: mac })
 }
 
 /// Whether an ICMP or ICMPv6 message comes right behind an IP header without options, has code 0 and the right checksum.

@@ -31,7 +31,6 @@ pub const OFFSET_BOUND: usize = 0x4000;
 /// The other sizes. Of each there can be only so many as do not make one of the size before.
 const MEDIUM: usize = 64;
 const SMALL: usize = 16;
-const WORD: usize = 4;
 
 /// The sum over the bytes from `start` to `end` in the machine's order, as if zeros followed up to a multiple of four;
 /// `None` when they aren't all in the frame or are too many.
@@ -69,20 +68,22 @@ pub fn sum<R: Reader + ?Sized>(frame: &R, start: usize, end: usize) -> Option<u6
         sum += frame.sum::<SMALL>(frame.bounded(end - rest))?;
         rest -= SMALL;
     }
-    for _ in 1..SMALL / WORD {
-        if rest < WORD {
-            break;
-        }
-        sum += frame.sum::<WORD>(frame.bounded(end - rest))?;
-        rest -= WORD;
+    // What is left is the sum of different powers of two.
+    if rest >= 8 {
+        sum += frame.sum::<8>(frame.bounded(end - rest))?;
+        rest -= 8;
     }
-    let mut last = [0; WORD];
-    for byte in last.iter_mut().take(WORD - 1) {
-        if rest == 0 {
-            break;
-        }
-        [*byte] = frame.read(frame.bounded(end - rest))?;
-        rest -= 1;
+    if rest >= 4 {
+        sum += frame.sum::<4>(frame.bounded(end - rest))?;
+        rest -= 4;
     }
-    Some(sum + u64::from(u32::from_ne_bytes(last)))
+    if rest >= 2 {
+        sum += u64::from(u16::from_ne_bytes(frame.read(frame.bounded(end - rest))?));
+        rest -= 2;
+    }
+    if rest > 0 {
+        let [last] = frame.read(frame.bounded(end - rest))?;
+        sum += u64::from(u16::from_ne_bytes([last, 0]));
+    }
+    Some(sum)
 }

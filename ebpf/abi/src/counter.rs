@@ -69,7 +69,7 @@ counters! {
     KernelGroupMac = "kernel_group_mac",
     /// A fragment: the driver can't reassemble and mustn't answer piecemeal.
     KernelFragment = "kernel_fragment",
-    /// The program that applies the default policy could not be called: passed to the kernel.
+    /// The other one of the two programs could not be called: passed to the kernel.
     KernelNoPolicy = "kernel_no_policy",
     /// Shorter than an Ethernet header.
     TruncatedEthernet = "malformed_truncated_ethernet",

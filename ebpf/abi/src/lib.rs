@@ -20,6 +20,7 @@ pub mod checksum;
 pub mod counter;
 pub mod generate;
 pub mod maps;
+pub mod near;
 pub mod parse;
 pub mod reader;
 pub mod rules;

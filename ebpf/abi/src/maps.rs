@@ -2,14 +2,19 @@
 //!
 //! Values cross between the kernel and user space as bytes: `repr(C)`, integers only, no padding.
 
-/// The name, in the object, of the XDP program that is attached: steering rules.
+/// The name, in the object, of the XDP program that is attached: default policy and answering.
 pub const PROGRAM: &str = "netdext";
-/// The name of the XDP program that it calls for a frame that no rule decides about: default policy and answering.
-pub const POLICY_PROGRAM: &str = "netdext_policy";
+/// The name of the XDP program that it calls when there are steering rules, and that calls it for a frame that none of
+/// them decides about.
+pub const RULES_PROGRAM: &str = "netdext_rules";
 /// Both; one program of both is more than the kernel's verifier is willing to follow.
-pub const PROGRAM_NAMES: [&str; 2] = [PROGRAM, POLICY_PROGRAM];
-/// Program array of one: [`POLICY_PROGRAM`].
-pub const POLICY: &str = "POLICY";
+pub const PROGRAM_NAMES: [&str; 2] = [PROGRAM, RULES_PROGRAM];
+/// Program array: where each program calls the other.
+pub const PROGRAMS: &str = "PROGRAMS";
+/// The place of [`PROGRAM`] in [`PROGRAMS`].
+pub const POLICY_PLACE: u32 = 0;
+/// The place of [`RULES_PROGRAM`] in [`PROGRAMS`].
+pub const RULES_PLACE: u32 = 1;
 /// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the one program tells the other.
 pub const UNDECIDED: &str = "UNDECIDED";
 /// XSKMAP: rx queue -> AF_XDP socket.
@@ -20,6 +25,8 @@ pub const CONFIG: &str = "CONFIG";
 pub const OWNED_V4: &str = "OWNED_V4";
 /// Hash: owned IPv6 address, in network order -> [`OWNED`].
 pub const OWNED_V6: &str = "OWNED_V6";
+/// Array of [`NEAR_SLOTS`](crate::near::NEAR_SLOTS) [`Near`](crate::near::Near)s: what there is of [`OWNED_V4`], at hand.
+pub const NEAR_V4: &str = "NEAR_V4";
 /// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
 pub const COUNTERS: &str = "COUNTERS";
 /// Array of [`TABLES`](crate::rules::TABLES) [`Table`](crate::rules::Table)s; [`Config::table`] says which one counts.
@@ -42,13 +49,14 @@ pub const ANSWER_SOURCES: &str = "ANSWER_SOURCES";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 15] = [
-    POLICY,
+pub const MAP_NAMES: [&str; 16] = [
+    PROGRAMS,
     UNDECIDED,
     XSKS,
     CONFIG,
     OWNED_V4,
     OWNED_V6,
+    NEAR_V4,
     ANSWER_INTERVAL,
     ANSWER_SOURCES,
     COUNTERS,
@@ -112,6 +120,7 @@ impl Config {
     }
 
     /// The same with another table.
+    #[inline(always)]
     #[must_use]
     pub const fn with_table(self, table: u8) -> Self {
         Self { mac: self.mac, flags: self.flags & 0xff | (table as u16) << 8 }

@@ -36,7 +36,7 @@ const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 const IPV4_LEN: usize = 20;
 /// More-fragments flag and fragment offset (RFC 791).
-const IPV4_FRAGMENT: u16 = 0x3fff;
+pub(crate) const IPV4_FRAGMENT: u16 = 0x3fff;
 const IPV6_LEN: usize = 40;
 /// Fragment offset and more-fragments flag (RFC 8200, 4.5).
 const IPV6_FRAGMENT: u16 = 0xfff9;
@@ -47,13 +47,13 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// One bit for each number of an extension header: one comparison instead of four keeps the paths through the loop,
 /// which the verifier follows one by one, few.
 const EXTENSIONS: u64 = (1 << HOP_BY_HOP) | (1 << ROUTING) | (1 << FRAGMENT) | (1 << DESTINATION_OPTIONS);
-const ICMP4: u8 = 1;
+pub(crate) const ICMP4: u8 = 1;
 const ICMP6: u8 = 58;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Source and destination port, at the beginning of both TCP and UDP headers.
 const PORTS_LEN: usize = 4;
-const ECHO_LEN: usize = 8;
+pub(crate) const ECHO_LEN: usize = 8;
 /// Neighbour solicitation and advertisement up to the options (RFC 4861, 4.3 and 4.4).
 const NDP_LEN: usize = 24;
 const ECHO4_REPLY: u8 = 0;
@@ -64,6 +64,7 @@ const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// What a frame is, as far as a driver cares.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// ARP request, Ethernet and IPv4.
@@ -84,6 +85,23 @@ pub enum Kind {
     Echo6Reply,
     /// Anything else that is well-formed as far as it was read, and every fragment.
     Other,
+}
+
+impl Kind {
+    #[inline(always)]
+    const fn of_number(number: u8) -> Self {
+        match number {
+            0 => Self::ArpRequest,
+            1 => Self::ArpReply,
+            2 => Self::NeighborSolicitation,
+            3 => Self::NeighborAdvertisement,
+            4 => Self::Echo4Request,
+            5 => Self::Echo4Reply,
+            6 => Self::Echo6Request,
+            7 => Self::Echo6Reply,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Why a frame can't be parsed; each has its [`Counter`](crate::Counter) of the same name, where it is explained.
@@ -154,6 +172,52 @@ pub struct Parsed {
     pub ports: u16,
     /// The target of a neighbour solicitation or advertisement, else zeros.
     pub target: [u8; 16],
+}
+
+impl Parsed {
+    /// The same, of a frame that is no [`Kind::Other`] and no fragment, and the verifier knows nothing of how it was found:
+    /// the numbers are blurred, and the addresses read once more. What steering has no use for is left out: protocol and
+    /// ports, and IP sources.
+    #[inline(always)]
+    pub(crate) fn anew<R: Reader + ?Sized>(&self, frame: &R) -> Option<Self> {
+        let numbers = u64::from(self.l3_end)
+            | u64::from(self.l4) << 16
+            | u64::from(self.link_header_len) << 32
+            | u64::from(self.hop_limit) << 48
+            | (self.kind as u64) << 56;
+        let numbers = frame.blurred(numbers, u64::from_ne_bytes(frame.read(0)?));
+        let kind = Kind::of_number((numbers >> 56) as u8);
+        let ip = frame.bounded((numbers >> 32) as usize & 0xffff);
+        let l4 = frame.bounded((numbers >> 16) as usize & 0xffff);
+        let v4 = |offset| frame.read(ip + offset).map(Address::V4);
+        let mut target = [0; 16];
+        let destination = match kind {
+            Kind::ArpRequest | Kind::ArpReply => v4(24)?,
+            Kind::Echo4Request | Kind::Echo4Reply => v4(16)?,
+            Kind::Echo6Request | Kind::Echo6Reply => Address::V6(frame.read(ip + 24)?),
+            Kind::NeighborSolicitation | Kind::NeighborAdvertisement => {
+                target = frame.read(l4 + 8)?;
+                Address::V6(frame.read(ip + 24)?)
+            }
+            Kind::Other => return None,
+        };
+        Some(Self {
+            kind,
+            ethertype: self.ethertype,
+            vlan_tags: self.vlan_tags,
+            hop_limit: (numbers >> 48) as u8,
+            fragment: false,
+            link_header_len: ip as u16,
+            l4: l4 as u16,
+            l3_end: numbers as u16,
+            link_destination: self.link_destination,
+            source: Address::None,
+            destination,
+            protocol: 0,
+            ports: 0,
+            target,
+        })
+    }
 }
 
 /// An Ethernet header with its VLAN tags.

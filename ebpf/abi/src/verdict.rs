@@ -15,7 +15,7 @@
 //! which its own stack drops properly.
 
 use crate::{
-    answer::{Reply, reply},
+    answer::{Reply, quick_reply, reply},
     counter::Counter,
     maps::{Config, OWNED},
     parse::{Address, Kind, Malformed, Parsed, parse},
@@ -67,7 +67,10 @@ pub trait PortView {
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
     match by_rules(frame, port) {
         First::Decided(decision) => decision,
-        First::Undecided(undecided) => undecided.judge(frame, port),
+        First::Undecided(undecided) => match undecided.quick(frame, port) {
+            Some(reply) => Decision { action: Verdict::Answer(reply), reason: reply.answered() },
+            None => undecided.judge(frame, port),
+        },
     }
 }
 
@@ -85,7 +88,7 @@ pub enum First {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undecided {
-    /// The configuration; [`Config::ANSWER`] is set where a rule says so.
+    /// The configuration; [`Config::ANSWER`] is set where a rule says so. It names a table if the rules were asked.
     config: Config,
     /// The rule that asks to answer the frame.
     answering: Winner,
@@ -93,20 +96,25 @@ pub struct Undecided {
     otherwise: Winner,
 }
 
+/// What can be said without a look at the frame: that there are no rules, or that everything is the driver's. `None` when
+/// the rules have to be asked.
+#[inline(always)]
+pub fn at_once<P: PortView + ?Sized>(port: &P) -> Option<First> {
+    let config = port.config();
+    match port.rules(config.table()) {
+        None => Some(without_rules(config)),
+        Some((table, _)) if config.steers_all() => Some(everything(port, config, table)),
+        Some(_) => None,
+    }
+}
+
 /// Lets the rules judge a frame. Nothing is read of it when there are none, or when everything is the driver's.
 #[inline(always)]
 pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> First {
     let mut config = port.config();
-    let Some((table, tries)) = port.rules(config.table()) else {
-        return First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE });
-    };
+    let Some((table, tries)) = port.rules(config.table()) else { return without_rules(config) };
     if config.steers_all() {
-        let undecided = Undecided { config, answering: Winner::NONE, otherwise: table.entries[0].rule };
-        return if config.answers() {
-            First::Undecided(undecided)
-        } else {
-            First::Decided(by_rule(port, &config, &undecided.otherwise))
-        };
+        return everything(port, config, table);
     }
     let Winners { any, unanswering } = decide(frame, table, tries);
     if any.action == ACTION_ANSWER && !config.is_paused() {
@@ -119,7 +127,49 @@ pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -
     First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
 }
 
+#[inline(always)]
+const fn without_rules(config: Config) -> First {
+    let config = config.with_table(0);
+    First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
+}
+
+/// The first rule takes every frame to the driver, but what is answered.
+#[inline(always)]
+fn everything<P: PortView + ?Sized>(port: &P, config: Config, table: &Table) -> First {
+    let otherwise = table.entries[0].rule;
+    if config.answers() {
+        First::Undecided(Undecided { config, answering: Winner::NONE, otherwise })
+    } else {
+        First::Decided(by_rule(port, &config, &otherwise))
+    }
+}
+
 impl Undecided {
+    /// The answer to the request that there are most of, if it is one and is to be answered: what [`judge`](Self::judge)
+    /// would say, sooner.
+    #[inline(always)]
+    pub fn quick<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Option<Reply> {
+        if !self.config.answers() {
+            return None;
+        }
+        let reply = quick_reply(frame, port, self.config.mac)?;
+        port.hit(self.answering.slot);
+        Some(reply)
+    }
+
+    /// Whether it comes from the rules, and nobody has taken it yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.config.table() != 0
+    }
+
+    /// From now on it isn't [waiting](Self::is_waiting).
+    #[inline(always)]
+    pub const fn taken(&mut self) {
+        self.config = self.config.with_table(0);
+    }
+
     /// The verdict. Without rules: at most one look at the owned addresses, and none when the kind or the MAC address
     /// rules it out; one more, at the source, for a request that is answered.
     #[inline(always)]
@@ -196,6 +246,11 @@ fn meant_for_driver<R: Reader + ?Sized, P: PortView + ?Sized>(
     if parsed.fragment {
         return Err(Counter::KernelFragment);
     }
+    if matches!(parsed.kind, Kind::Other) {
+        return Err(Counter::KernelOther);
+    }
+    // The verifier follows every way of reading a frame. From here on there is one for each kind.
+    let parsed = parsed.anew(frame).ok_or(Counter::KernelOther)?;
     let reason = match parsed.kind {
         Kind::ArpRequest => Counter::DriverArpRequest,
         Kind::ArpReply => Counter::DriverArpReply,

@@ -33,14 +33,21 @@ impl Frame {
     /// Where `len` bytes from `offset` on are, if they are all inside.
     #[inline(always)]
     fn at(&self, offset: usize, len: usize) -> Option<usize> {
-        let mut at = self.start + offset;
         // The compiler must forget where the pointer came from. Otherwise it leaves out comparisons that follow from
         // earlier ones, or compares one register and loads through another, and the verifier, which doesn't see such
-        // connections, refuses the load. (A bare comment would do, but leaves line info that the kernel rejects.)
-        // SAFETY: a register is moved to itself.
-        unsafe { asm!("{0} = {0}", inout(reg) at, options(pure, nomem, nostack, preserves_flags)) };
+        // connections, refuses the load.
+        let at = forget(self.start + offset);
         (at + len <= self.end).then_some(at)
     }
+}
+
+/// The same number; the compiler knows nothing of it.
+#[inline(always)]
+pub fn forget(mut number: usize) -> usize {
+    // A bare comment would do, but leaves line info that the kernel rejects.
+    // SAFETY: a register is moved to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+    number
 }
 
 /// Four bytes of a packet. They aren't aligned, and the compiler would take them one by one.
@@ -77,8 +84,14 @@ impl Reader for Frame {
             return u64::try_from(sum).ok();
         }
         // No loop: LLVM would put in terms of its bounds what the verifier has to see step by step.
-        let first = word(at);
-        Some(if N == 16 { first + word(at + 4) + word(at + 8) + word(at + 12) } else { first })
+        let mut sum = word(at);
+        if N >= 8 {
+            sum += word(at + 4);
+        }
+        if N == 16 {
+            sum += word(at + 8) + word(at + 12);
+        }
+        Some(sum)
     }
 
     #[inline(always)]

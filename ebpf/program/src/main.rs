@@ -2,11 +2,14 @@
 //! sender as an answer.
 //!
 //! ```text
-//!   frame --> netdext: rules --+-- decided ------------------------------------------> driver, kernel, nobody
-//!                              '-- UNDECIDED, tail call --> netdext_policy: default --> driver, kernel, sender
+//!   frame --> netdext --+-- no rules: default policy -------------> driver, kernel, sender
+//!                       |                 ^
+//!                       '-- tail call     | UNDECIDED, tail call
+//!                                v        |
+//!                           netdext_rules +-- decided ------------> driver, kernel, nobody
 //! ```
 //! There are two because the verifier follows every path: those through the rules times those through the default policy
-//! would be more than it takes.
+//! would be more than it takes. Without rules, the common case, only the first one runs.
 //!
 //! What to do with a frame is decided by `netdext_abi::verdict`, the same code that user space and the tests use; here
 //! are only the maps and the glue to the kernel.
@@ -30,13 +33,14 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::info;
-use frame::Frame;
+use frame::{Frame, forget};
 use netdext_abi::{
-    Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, RxMeta, Verdict,
+    Config, Counter, Decision, PortView, RX_META_LEN, RX_META_MAGIC, Reply, RxMeta, Verdict,
     counter::{COUNTER_COUNT, PADDED_NAME_LEN, PADDED_NAMES},
-    maps::{DEFAULT_ADDRESSES, DEFAULT_PREFIXES, DEFAULT_QUEUES},
+    maps::{DEFAULT_ADDRESSES, DEFAULT_PREFIXES, DEFAULT_QUEUES, POLICY_PLACE, RULES_PLACE},
+    near::{NEAR_SLOTS, Near, near_slot},
     rules::{HIT_SLOTS, Side, TABLES, Table, Tries, Winners},
-    verdict::{First, Undecided, by_rules},
+    verdict::{First, Undecided, at_once, by_rules},
 };
 
 #[map]
@@ -49,6 +53,8 @@ static OWNED_V4: HashMap<[u8; 4], u32> = HashMap::with_max_entries(DEFAULT_ADDRE
 #[map]
 static OWNED_V6: HashMap<[u8; 16], u32> = HashMap::with_max_entries(DEFAULT_ADDRESSES, BPF_F_NO_PREALLOC);
 #[map]
+static NEAR_V4: Array<Near> = Array::with_max_entries(NEAR_SLOTS, 0);
+#[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_COUNT as u32, 0);
 #[map]
 static RULES: Array<Table> = Array::with_max_entries(TABLES, 0);
@@ -57,13 +63,13 @@ static DESTINATION_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEF
 #[map]
 static SOURCE_V4: LpmTrie<[u8; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
 #[map]
-static DESTINATION_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+static DESTINATION_V6: LpmTrie<[u32; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
 #[map]
-static SOURCE_V6: LpmTrie<[u8; 16], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
+static SOURCE_V6: LpmTrie<[u32; 4], Winners> = LpmTrie::with_max_entries(DEFAULT_PREFIXES, 0);
 #[map]
 static RULE_HITS: PerCpuArray<u64> = PerCpuArray::with_max_entries(HIT_SLOTS, 0);
 #[map]
-static POLICY: ProgramArray = ProgramArray::with_max_entries(1, 0);
+static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(2, 0);
 #[map]
 static UNDECIDED: PerCpuArray<Undecided> = PerCpuArray::with_max_entries(1, 0);
 
@@ -93,6 +99,10 @@ impl PortView for Port {
 
     #[inline(always)]
     fn v4(&self, address: [u8; 4]) -> u32 {
+        // Every slot is there.
+        if let Some(uses) = NEAR_V4.get(near_slot(address)).and_then(|near| near.uses(address)) {
+            return uses;
+        }
         // SAFETY: elements are written whole, and stay readable until the program returns.
         OWNED_V4.get_ptr(address).map_or(0, |uses| unsafe { *uses })
     }
@@ -134,7 +144,11 @@ impl Tries for Prefixes {
 
     #[inline(always)]
     fn longest_v6(&self, side: Side, address: [u8; 16]) -> Option<&Winners> {
-        let key = TrieKey::new(128, address);
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address;
+        // One by one: the key lies on the stack, 4 bytes behind a multiple of eight, and the stack is the one place where
+        // the verifier wants eight bytes to be aligned.
+        let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]];
+        let key = TrieKey::new(128, words.map(|word| forget(u32::from_ne_bytes(word) as usize) as u32));
         match side {
             Side::Destination => DESTINATION_V6.get(&key),
             Side::Source => SOURCE_V6.get(&key),
@@ -151,10 +165,19 @@ enum Action {
     Drop,
 }
 
+/// The default policy, for a frame that no rule decides about.
+#[xdp]
+#[inline(always)]
+fn netdext(ctx: XdpContext) -> u32 {
+    let (action, reason) = by_policy(&ctx);
+    carry_out(&ctx, action, reason)
+}
+
 /// The steering rules.
 #[xdp]
-fn netdext(ctx: XdpContext) -> u32 {
-    let Decision { action, reason } = match by_rules(&Frame::of(&ctx), &Port) {
+#[inline(always)]
+fn netdext_rules(ctx: XdpContext) -> u32 {
+    let decision = match by_rules(&Frame::of(&ctx), &Port) {
         First::Decided(decision) => decision,
         First::Undecided(undecided) => {
             ask_policy(&ctx, undecided);
@@ -162,42 +185,78 @@ fn netdext(ctx: XdpContext) -> u32 {
             undecided.unjudged(&Port)
         }
     };
+    let (action, reason) = by_decision(decision);
+    carry_out(&ctx, action, reason)
+}
+
+#[inline(always)]
+fn by_policy(ctx: &XdpContext) -> (Action, Counter) {
+    // The only element of an array is always there.
+    let Some(told) = UNDECIDED.get_ptr_mut(0) else { return (Action::Pass, Counter::KernelNoPolicy) };
+    // SAFETY: the pointer is to this CPU's element, and XDP programs aren't interrupted by others on the same CPU.
+    if !unsafe { (*told).is_waiting() } {
+        match at_once(&Port) {
+            // By way of the map, like what the rules leave, so that the verifier follows what comes next only once.
+            // SAFETY: as above.
+            Some(First::Undecided(undecided)) => unsafe { *told = undecided },
+            Some(First::Decided(decision)) => return by_decision(decision),
+            None => {
+                // SAFETY: no value that would have to be dropped is lost when the call doesn't return.
+                unsafe { PROGRAMS.tail_call(ctx, RULES_PLACE) };
+                // Still here: there is no such program.
+                return (Action::Pass, Counter::KernelNoPolicy);
+            }
+        }
+    }
+    // SAFETY: as above.
+    if let Some(reply) = unsafe { (*told).quick(&Frame::of(ctx), &Port) } {
+        // SAFETY: as above.
+        unsafe { (*told).taken() };
+        return send_back(ctx, &reply);
+    }
+    // Read anew: the verifier would go on once for each thing that it has learnt of it.
+    let told = forget(told as usize) as *mut Undecided;
+    // SAFETY: as above.
+    let undecided = unsafe { *told };
+    // SAFETY: as above.
+    unsafe { (*told).taken() };
+    match undecided.judge(&Frame::of(ctx), &Port) {
+        Decision { action: Verdict::Answer(reply), .. } => send_back(ctx, &reply),
+        decision => by_decision(decision),
+    }
+}
+
+#[inline(always)]
+fn send_back(ctx: &XdpContext, reply: &Reply) -> (Action, Counter) {
+    match answer(ctx, reply) {
+        Outcome::Answered => (Action::Transmit, reply.answered()),
+        Outcome::Limited => (Action::Drop, Counter::AnswerRateLimited),
+        Outcome::NoRoom => (Action::Redirect, reply.left_to_driver()),
+    }
+}
+
+/// What needs no change of the frame.
+#[inline(always)]
+fn by_decision(Decision { action, reason }: Decision) -> (Action, Counter) {
     let action = match action {
         Verdict::Driver => Action::Redirect,
         Verdict::Drop => Action::Drop,
-        // A rule alone doesn't answer.
+        // Only the default policy answers, and not by this.
         Verdict::Kernel | Verdict::Answer(_) => Action::Pass,
     };
-    carry_out(&ctx, action, reason)
+    (action, reason)
 }
 
-/// What happens to a frame that no rule decides about.
-#[xdp]
-fn netdext_policy(ctx: XdpContext) -> u32 {
-    // The only element of an array is always there.
-    let Some(undecided) = UNDECIDED.get(0) else { return xdp_action::XDP_PASS };
-    let Decision { action, reason } = undecided.judge(&Frame::of(&ctx), &Port);
-    let (action, reason) = match action {
-        Verdict::Driver => (Action::Redirect, reason),
-        Verdict::Kernel => (Action::Pass, reason),
-        Verdict::Drop => (Action::Drop, reason),
-        Verdict::Answer(reply) => match answer(&ctx, &reply) {
-            Outcome::Answered => (Action::Transmit, reason),
-            Outcome::Limited => (Action::Drop, Counter::AnswerRateLimited),
-            Outcome::NoRoom => (Action::Redirect, reply.left_to_driver()),
-        },
-    };
-    carry_out(&ctx, action, reason)
-}
-
-/// Goes on with the other program. Returns only if it can't be called.
+/// Goes on with the default policy. Returns only if it can't be called.
 #[inline(always)]
 fn ask_policy(ctx: &XdpContext, undecided: Undecided) {
     let Some(told) = UNDECIDED.get_ptr_mut(0) else { return };
     // SAFETY: the pointer is to this CPU's element, and the other program, which reads it, comes next on this CPU.
     unsafe { *told = undecided };
     // SAFETY: no value that would have to be dropped is lost when the call doesn't return.
-    unsafe { POLICY.tail_call(ctx, 0) };
+    unsafe { PROGRAMS.tail_call(ctx, POLICY_PLACE) };
+    // SAFETY: as above. It isn't for the next frame.
+    unsafe { (*told).taken() };
 }
 
 #[inline(always)]

@@ -10,6 +10,7 @@ pub mod counters;
 pub mod device;
 pub mod events;
 pub mod lab;
+mod near;
 pub mod netlink;
 pub mod netns;
 pub mod offload;

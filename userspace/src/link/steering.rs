@@ -14,11 +14,12 @@ use aya::{
 };
 use netdext_abi::{
     COUNTER_COUNT, Config, Counter,
-    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, POLICY, XSKS},
+    maps::{ANSWER_INTERVAL, BROADCAST, CONFIG, COUNTERS, OWNED, OWNED_V4, OWNED_V6, PROGRAMS, XSKS},
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use super::near::NearV4;
 use super::rules::RuleMaps;
 
 /// Why a map of the program can't be read or changed.
@@ -65,13 +66,14 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 /// The program's maps. Changes count from the next frame on.
 pub struct SteeringMaps {
     // The kernel empties it when its last descriptor is closed.
-    policy: ProgramArray<MapData>,
+    programs: ProgramArray<MapData>,
     xsks: XskMap<MapData>,
     config: Array<MapData, [u8; size_of::<Config>()]>,
     // What `config` holds, so that one flag can be changed.
     current: Config,
     answer_interval: Array<MapData, u64>,
     owned_v4: HashMap<MapData, [u8; 4], u32>,
+    near_v4: NearV4,
     owned_v6: HashMap<MapData, [u8; 16], u32>,
     counters: PerCpuArray<MapData, u64>,
     pub(super) rules: RuleMaps,
@@ -81,12 +83,13 @@ impl SteeringMaps {
     /// Takes the maps out of a loaded object.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
-            policy: take(ebpf, POLICY)?,
+            programs: take(ebpf, PROGRAMS)?,
             xsks: take(ebpf, XSKS)?,
             config: take(ebpf, CONFIG)?,
             current: Config::default(),
             answer_interval: take(ebpf, ANSWER_INTERVAL)?,
             owned_v4: take(ebpf, OWNED_V4)?,
+            near_v4: NearV4::take(ebpf)?,
             owned_v6: take(ebpf, OWNED_V6)?,
             counters: take(ebpf, COUNTERS)?,
             rules: RuleMaps::take(ebpf)?,
@@ -99,9 +102,9 @@ impl SteeringMaps {
         self.xsks.len()
     }
 
-    /// From the next frame on this program applies the default policy.
-    pub(super) fn set_policy(&mut self, program: &ProgramFd) -> Result<(), SteeringError> {
-        self.policy.set(0, program, 0).map_err(refused("inserting the second program", POLICY))
+    /// From the next frame on this program is the one that is called at this place.
+    pub(super) fn set_program(&mut self, place: u32, program: &ProgramFd) -> Result<(), SteeringError> {
+        self.programs.set(place, program, 0).map_err(refused("inserting a program", PROGRAMS))
     }
 
     /// Replaces MAC address and flags, but for what belongs to the rules.
@@ -221,6 +224,7 @@ impl SteeringMaps {
         } else if after != before {
             self.owned_v4.insert(key, after, 0).map_err(refused("adding an address", OWNED_V4))?;
         }
+        self.near_v4.change(key, before, after)?;
         Ok(before & which != 0)
     }
 
