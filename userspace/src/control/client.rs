@@ -13,14 +13,15 @@ use super::line;
 use super::list::ListEntry;
 use super::protocol::{Request, Selector};
 use super::runtime_dir::{RuntimeDir, SocketName};
+use super::server::LINE_BYTES;
 use super::socket::{connect, peer};
 
 /// How long a server has for an answer unless [`Client::set_timeout`] says otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a process has to list its drivers while one is looked for.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
-/// The longest answer that is read, in bytes: far more than any is, so that a mad server fills no memory.
-const ANSWER_MAX: usize = 64 << 20;
+/// The longest answer that is read, in bytes, so that a mad server fills no memory: a list of two million rules fits.
+const ANSWER_MAX: usize = 256 << 20;
 /// Bytes read at a time.
 const READ_CHUNK: usize = 64 * 1024;
 
@@ -144,12 +145,15 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::Refused`] if the server says no: the connection can be used further. After any other
-    /// error it cannot.
+    /// [`ClientError::Refused`] if the server says no, [`ClientError::TooLong`]: the connection can be used further.
+    /// After any other error it cannot.
     pub fn request<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
         self.last_id += 1;
         let id = self.last_id;
         let line = line::request_line(id, request).map_err(ClientError::Unsendable)?;
+        if line.len() > LINE_BYTES + 1 {
+            return Err(ClientError::TooLong { bytes: line.len() });
+        }
         let deadline = Instant::now() + self.timeout;
         let sent = self.send(line.as_bytes());
         // A server that refuses the client says why and closes; that is worth more than the broken pipe.

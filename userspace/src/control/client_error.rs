@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::protocol::{ErrorCode, ErrorObject, Selector};
 use super::runtime_dir::RuntimeDirError;
+use super::server::LINE_BYTES;
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +87,15 @@ pub enum ClientError {
     /// The request has no form in JSON.
     #[error("the request cannot be sent: {0}")]
     Unsendable(#[source] serde_json::Error),
+    /// No server takes so long a line.
+    #[error(
+        "the request has {bytes} bytes, and a control socket takes {LINE_BYTES} at the most: give fewer rules or targets; \
+         `netdext steer add @FILE` adds any number of rules"
+    )]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
     /// The server said no.
     #[error("{}", .0.message)]
     Refused(#[source] ErrorObject),

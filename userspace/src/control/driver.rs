@@ -37,6 +37,7 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
         Request::Reload { .. } => done(supervisor.reload()),
         Request::SteerList { .. } => Reply::json(&supervisor.rules().map_err(failed)?),
         Request::SteerAdd { rule, yes, .. } => add_rule(supervisor, &rule, yes).await,
+        Request::SteerAddAll { rules, yes, .. } => add_rules(supervisor, &rules, yes).await,
         Request::SteerDel { id, .. } => {
             let id = RuleId(id);
             let rule = supervisor.del_rule(id).map_err(rule_failed)?;
@@ -61,15 +62,41 @@ pub struct ChangedRule {
     pub rule: String,
 }
 
+/// The answer to adding several steering rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddedRules {
+    /// How many there were.
+    pub added: u32,
+    /// The number of the first; those of the others follow. Absent if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_id: Option<RuleId>,
+}
+
 async fn add_rule(supervisor: &mut Supervisor, text: &str, yes: bool) -> Answer {
     let rule: Rule =
         text.parse().map_err(|error| ErrorObject::new(ErrorCode::BadRequest, one_line(&error)))?;
-    let id = supervisor.add_rule(rule, yes).await.map_err(|error| match error {
+    let id = supervisor.add_rule(rule, yes).await.map_err(steer_failed)?;
+    Reply::json(&ChangedRule { id, rule: rule.to_string() })
+}
+
+async fn add_rules(supervisor: &mut Supervisor, texts: &[String], yes: bool) -> Answer {
+    let parse = |(at, text): (usize, &String)| {
+        text.parse().map_err(|error| {
+            ErrorObject::new(ErrorCode::BadRequest, format!("args.rules[{at}]: {}", one_line(&error)))
+        })
+    };
+    let rules: Vec<Rule> = texts.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    let ids = supervisor.add_rules(&rules, yes).await.map_err(steer_failed)?;
+    let first_id = (!ids.is_empty()).then_some(RuleId(ids.start));
+    Reply::json(&AddedRules { added: ids.end - ids.start, first_id })
+}
+
+fn steer_failed(error: SteerError) -> ErrorObject {
+    match error {
         SteerError::Program(error) => rule_failed(error),
         error @ SteerError::DefaultRoute { .. } => ErrorObject::new(ErrorCode::State, one_line(&error)),
         error => failed(error),
-    })?;
-    Reply::json(&ChangedRule { id, rule: rule.to_string() })
+    }
 }
 
 fn rule_failed(error: ProgramError) -> ErrorObject {

@@ -137,6 +137,16 @@ pub enum Request {
         #[serde(default)]
         yes: bool,
     },
+    /// Adds steering rules, all or none.
+    SteerAddAll {
+        /// Which.
+        driver: Selector,
+        /// Their texts, the oldest first.
+        rules: Vec<String>,
+        /// Do so even if one takes everything on the interface of the default route.
+        #[serde(default)]
+        yes: bool,
+    },
     /// Removes a steering rule.
     SteerDel {
         /// Which.
@@ -196,6 +206,7 @@ impl Request {
             | Self::Reload { driver }
             | Self::SteerList { driver }
             | Self::SteerAdd { driver, .. }
+            | Self::SteerAddAll { driver, .. }
             | Self::SteerDel { driver, .. }
             | Self::InjectStart { driver }
             | Self::InjectStop { driver }

@@ -17,6 +17,9 @@ use super::socket::{ControlSocket, peer};
 /// How long to leave the socket alone when a connection cannot be accepted, for want of descriptors mostly.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Bytes of the longest line that a server takes, without its newline.
+pub const LINE_BYTES: usize = 1024 * 1024;
+
 /// Limits that keep a client from harming others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -40,7 +43,7 @@ impl Default for ServerConfig {
     /// The limits that docs/control.md states; root and the process's own user may ask.
     fn default() -> Self {
         Self {
-            line_bytes: 1024 * 1024,
+            line_bytes: LINE_BYTES,
             clients: 64,
             half_line: Duration::from_secs(10),
             idle: Duration::from_secs(600),

@@ -384,7 +384,7 @@ impl Daemon {
             Request::Enable { .. } | Request::Disable { .. } | Request::Power { .. } => {
                 self.change(driver, |installed| keep_switch(installed, request))?;
             }
-            Request::SteerAdd { .. } | Request::SteerDel { .. } => {
+            Request::SteerAdd { .. } | Request::SteerAddAll { .. } | Request::SteerDel { .. } => {
                 self.change(driver, |installed| keep_rules(installed, request, &answer))?;
                 return Ok(answer);
             }
@@ -496,6 +496,7 @@ fn changes(request: &Request) -> bool {
             | Request::Power { .. }
             | Request::Reload { .. }
             | Request::SteerAdd { .. }
+            | Request::SteerAddAll { .. }
             | Request::SteerDel { .. }
     )
 }
@@ -512,15 +513,20 @@ fn keep_switch(installed: &mut Installed, request: &Request) {
 
 /// Keeps the rules as the driver has them now, the oldest first.
 fn keep_rules(installed: &mut Installed, request: &Request, answer: &Reply) {
+    // What was meant with `yes` now is meant after a restart too.
+    if let Request::SteerAddAll { rules, yes, .. } = request {
+        installed.rules.extend_from_slice(rules);
+        installed.spec.yes |= yes;
+        return;
+    }
     let Reply::Json(json) = answer else { return };
     let Ok(ChangedRule { rule, .. }) = serde_json::from_str(json) else { return };
     match request {
         Request::SteerAdd { yes, .. } => {
             installed.rules.push(rule);
-            // What was meant now is meant after a restart too.
             installed.spec.yes |= yes;
         }
-        // The text that was given at the installation may be another form of the rule.
+        // The text that was given at first may be another form of the rule.
         _ => installed.rules.retain(|text| text.parse::<Rule>().is_ok_and(|kept| kept.to_string() != rule)),
     }
 }

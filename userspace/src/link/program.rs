@@ -7,7 +7,9 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd},
+    slice,
     time::{Duration, Instant},
 };
 
@@ -30,7 +32,7 @@ pub use super::program_error::ProgramError;
 use super::{
     attachment::{self, ForeignProgram, XdpHook},
     program_error::{attach_error, innermost, load_error},
-    steering::{ProgramCounters, SteeringMaps},
+    steering::{ProgramCounters, SteeringError, SteeringMaps},
 };
 use crate::steer::{Rule, RuleId, RuleTable};
 
@@ -155,9 +157,7 @@ impl SteeringProgram {
         let program_id = load_pair(&mut ebpf, &mut maps)?;
         let rules = RuleTable::default();
         let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
-        for rule in &config.rules {
-            program.add_rule(*rule)?;
-        }
+        program.add_rules(&config.rules)?;
         Ok(program)
     }
 
@@ -194,21 +194,34 @@ impl SteeringProgram {
     ///
     /// # Errors
     ///
-    /// [`ProgramError::Rule`] when it is there already or there is no room, [`ProgramError::Steering`] when the kernel
-    /// refuses; nothing has changed then.
+    /// As for [`Self::add_rules`].
     pub fn add_rule(&mut self, rule: Rule) -> Result<RuleId, ProgramError> {
-        let (id, changes) = self.rules.add(rule)?;
-        let slot = self.rules.get(id).and_then(|(_, slot)| slot);
-        let written =
-            slot.map_or(Ok(()), |slot| self.maps.begin_hits(slot)).and_then(|()| self.maps.apply(&changes));
-        if let Err(error) = written {
-            let (_, changes) = self.rules.del(id)?;
+        self.add_rules(slice::from_ref(&rule)).map(|ids| RuleId(ids.start))
+    }
+
+    /// Adds steering rules, the oldest first, all or none, and returns their numbers, which follow each other. Each counts
+    /// for whole frames at once; until this returns, frames may meet some of the rules without the others. Each prefix is
+    /// written once, and the kernel is waited for twice at the most, whatever their number.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::Rule`] when one is there already or there is no room, [`ProgramError::Steering`] when the kernel
+    /// refuses; nothing has changed then, though frames may have met some of the rules.
+    pub fn add_rules(&mut self, rules: &[Rule]) -> Result<Range<u32>, ProgramError> {
+        let (ids, changes) = self.rules.add_all(rules)?;
+        if let Err(error) = self.begin_hits(ids.clone()).and_then(|()| self.maps.apply(&changes)) {
+            let changes = self.rules.del_all(ids);
             if let Err(error) = self.maps.apply(&changes) {
-                tracing::warn!(%error, %rule, "a rule that could not be added may count in part");
+                tracing::warn!(%error, "rules that could not be added may count in part");
             }
             return Err(error.into());
         }
-        Ok(id)
+        Ok(ids)
+    }
+
+    fn begin_hits(&mut self, ids: Range<u32>) -> Result<(), SteeringError> {
+        let slots = ids.filter_map(|id| self.rules.get(RuleId(id)).and_then(|(_, slot)| slot));
+        slots.into_iter().try_for_each(|slot| self.maps.begin_hits(slot))
     }
 
     /// Removes a steering rule and returns it. As with [`Self::add_rule`], no frame meets a part of the change.

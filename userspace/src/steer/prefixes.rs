@@ -4,9 +4,13 @@
 //! prefix are those among its own rules and the rules of every prefix around it, and a change is carried down to the
 //! prefixes inside. In the order of (address, length) whatever lies inside a prefix follows it without a gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
+use std::ops::RangeBounds;
 
-use netdext_abi::rules::{Winner, Winners};
+use netdext_abi::rules::{ACTION_ANSWER, Winner, Winners};
+
+/// From one new prefix for so many present ones on, a walk through all costs less than looking up what is around each.
+const DENSE: usize = 16;
 
 /// The bits of an address, the first one highest.
 pub(super) trait Bits: Copy + Ord {
@@ -34,10 +38,19 @@ impl Bits for u128 {
 }
 
 struct Node {
-    /// The rules with this very prefix, at least one.
+    /// The rules with this very prefix, at least one, the lowest rank first.
     own: Vec<Winner>,
     /// Among those and the rules of all prefixes around it.
     winners: Winners,
+}
+
+impl Node {
+    /// The winners among its own rules and what those around it make of the address.
+    fn judge(&self, around: Winners) -> Winners {
+        let highest = self.own.iter().rev();
+        let unanswering = highest.clone().find(|rule| rule.action != ACTION_ANSWER);
+        highest.take(1).chain(unanswering).fold(around, |winners, rule| winners.with(*rule))
+    }
 }
 
 /// A change of one element of the trie.
@@ -66,10 +79,6 @@ impl<A: Bits> PrefixTable<A> {
         self.nodes.len()
     }
 
-    pub fn contains(&self, address: A, len: u8) -> bool {
-        self.nodes.contains_key(&(address, len))
-    }
-
     /// The rules with this very prefix.
     pub fn own(&self, address: A, len: u8) -> &[Winner] {
         self.nodes.get(&(address, len)).map_or(&[], |node| &node.own)
@@ -89,39 +98,77 @@ impl<A: Bits> PrefixTable<A> {
         around.copied().unwrap_or(Winners::NONE)
     }
 
-    /// Adds a rule and says what changes.
-    pub fn add(&mut self, address: A, len: u8, rule: Winner) -> Vec<Written<A>> {
-        let mut written = Vec::new();
-        if !self.contains(address, len) {
-            let winners = self.inherited(address, len).with(rule);
-            self.nodes.insert((address, len), Node { own: vec![rule], winners });
-            self.lengths[usize::from(len)] += 1;
-            written.push(Written { address, len, winners: Some(winners) });
-        } else if let Some(node) = self.nodes.get_mut(&(address, len)) {
-            node.own.push(rule);
+    /// Adds a rule to its own prefix. [`Self::refresh`] has to be told of the prefix before anything else is asked.
+    pub fn insert(&mut self, address: A, len: u8, rule: Winner) {
+        match self.nodes.entry((address, len)) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Node { own: vec![rule], winners: Winners::NONE });
+                self.lengths[usize::from(len)] += 1;
+            }
+            Entry::Occupied(mut node) => {
+                let own = &mut node.get_mut().own;
+                own.insert(own.partition_point(|other| other.rank < rule.rank), rule);
+            }
         }
-        // The prefix itself comes first; a new one has the rule already, and is left as it is.
-        let (first, last) = address.range(len);
-        for (&(address, len), node) in self.nodes.range_mut((first, len)..=(last, A::WIDTH)) {
-            let winners = node.winners.with(rule);
+    }
+
+    /// Takes a rule out of its own prefix, and says whether the prefix is gone with it. Those inside still have it.
+    pub fn take_out(&mut self, address: A, len: u8, rank: u64) -> bool {
+        let Entry::Occupied(mut node) = self.nodes.entry((address, len)) else { return false };
+        let own = &mut node.get_mut().own;
+        if let Ok(at) = own.binary_search_by_key(&rank, |rule| rule.rank) {
+            own.remove(at);
+        }
+        let gone = node.get().own.is_empty();
+        if gone {
+            node.remove();
+            self.lengths[usize::from(len)] -= 1;
+        }
+        gone
+    }
+
+    /// Says what has changed since rules were added to these prefixes: the outer ones before those inside.
+    pub fn refresh(&mut self, mut added: Vec<(A, u8)>) -> Vec<Written<A>> {
+        let mut written = Vec::with_capacity(added.len());
+        if added.len().saturating_mul(DENSE) >= self.nodes.len() {
+            self.sweep(.., Winners::NONE, &mut written);
+            return written;
+        }
+        added.sort_unstable();
+        let mut swept = None;
+        for (address, len) in added {
+            // It lies inside the one before.
+            if swept.is_some_and(|last| address <= last) {
+                continue;
+            }
+            let (first, last) = address.range(len);
+            let around = self.inherited(address, len);
+            self.sweep((first, len)..=(last, A::WIDTH), around, &mut written);
+            swept = Some(last);
+        }
+        written
+    }
+
+    /// Judges a range anew, and notes where another rule wins.
+    fn sweep(&mut self, range: impl RangeBounds<(A, u8)>, around: Winners, written: &mut Vec<Written<A>>) {
+        // The prefixes around the present one, the innermost last, each with its last address.
+        let mut outer: Vec<(A, Winners)> = Vec::new();
+        for (&(address, len), node) in self.nodes.range_mut(range) {
+            while outer.pop_if(|(last, _)| *last < address).is_some() {}
+            let winners = node.judge(outer.last().map_or(around, |(_, winners)| *winners));
             if winners != node.winners {
                 node.winners = winners;
                 written.push(Written { address, len, winners: Some(winners) });
             }
+            outer.push((address.range(len).1, winners));
         }
-        written
     }
 
     /// Removes a rule, which is there, and says what changes.
     pub fn remove(&mut self, address: A, len: u8, rank: u64) -> Vec<Written<A>> {
         let mut written = Vec::new();
-        if let Some(node) = self.nodes.get_mut(&(address, len)) {
-            node.own.retain(|rule| rule.rank != rank);
-            if node.own.is_empty() {
-                self.nodes.remove(&(address, len));
-                self.lengths[usize::from(len)] -= 1;
-                written.push(Written { address, len, winners: None });
-            }
+        if self.take_out(address, len, rank) {
+            written.push(Written { address, len, winners: None });
         }
         let (first, last) = address.range(len);
         let lost = |node: &Node| node.winners.any.rank == rank || node.winners.unanswering.rank == rank;
@@ -131,7 +178,7 @@ impl<A: Bits> PrefixTable<A> {
         for (address, len) in losers {
             let inherited = self.inherited(address, len);
             let Some(node) = self.nodes.get_mut(&(address, len)) else { continue };
-            node.winners = node.own.iter().fold(inherited, |winners, rule| winners.with(*rule));
+            node.winners = node.judge(inherited);
             written.push(Written { address, len, winners: Some(node.winners) });
         }
         written

@@ -3,19 +3,21 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    net::IpAddr,
+    ops::Range,
+    slice,
 };
 
 use netdext_abi::{
     maps::DEFAULT_PREFIXES,
-    rules::{Entry, HIT_SLOTS, NO_SLOT, Side, TABLE_RULES, Table, Tries, Winner, Winners},
+    rules::{Entry, HIT_SLOTS, NO_SLOT, Side, TABLE_RULES, Table, Tries, Winners},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    prefixes::{PrefixTable, Written},
-    rule::{Place, Prefix, Rule},
+    change::{Change, in_writing_order},
+    rule::{Place, Rule},
+    tries::PrefixTries,
 };
 
 /// The number of a rule, given when it is added and never given again.
@@ -41,7 +43,7 @@ pub enum TableError {
         id: RuleId,
     },
     /// There is no room.
-    #[error("no room for the rule `{rule}`: there are {capacity} {kind} already; delete one first")]
+    #[error("no room for the rule `{rule}`: there can be {capacity} {kind} at the most")]
     Full {
         /// The rule.
         rule: Box<Rule>,
@@ -55,40 +57,6 @@ pub enum TableError {
     NotFound {
         /// The number that was asked for.
         id: RuleId,
-    },
-}
-
-/// One write to the maps of the XDP program. Writes of one change are to be made in their order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// An element of an IPv4 trie; without winners it is removed.
-    V4 {
-        /// Which trie.
-        side: Side,
-        /// The address bits in network order, zeros behind the prefix.
-        address: [u8; 4],
-        /// Length of the prefix in bits.
-        len: u8,
-        /// The new value.
-        winners: Option<Winners>,
-    },
-    /// An element of an IPv6 trie; without winners it is removed.
-    V6 {
-        /// Which trie.
-        side: Side,
-        /// The address bits in network order, zeros behind the prefix.
-        address: [u8; 16],
-        /// Length of the prefix in bits.
-        len: u8,
-        /// The new value.
-        winners: Option<Winners>,
-    },
-    /// Another table, or none when there are no rules.
-    Table {
-        /// The table.
-        table: Option<Box<Table>>,
-        /// The first rule takes every frame to the driver.
-        steer_all: bool,
     },
 }
 
@@ -110,8 +78,7 @@ struct Summary {
 /// It is a [`Tries`] too, so that frames can be judged on the host as the XDP program does.
 pub struct RuleTable {
     rules: BTreeMap<RuleId, Stored>,
-    v4: [PrefixTable<u32>; 2],
-    v6: [PrefixTable<u128>; 2],
+    tries: PrefixTries,
     /// By rank, the highest first.
     general: Vec<(RuleId, Entry)>,
     /// How many rules in tries have each priority.
@@ -156,8 +123,7 @@ impl RuleTable {
     pub fn new(capacity: usize) -> Self {
         Self {
             rules: BTreeMap::new(),
-            v4: [PrefixTable::new(), PrefixTable::new()],
-            v6: [PrefixTable::new(), PrefixTable::new()],
+            tries: PrefixTries::new(),
             general: Vec::new(),
             trie_priorities: BTreeMap::new(),
             slots: Slots::default(),
@@ -170,28 +136,64 @@ impl RuleTable {
     ///
     /// # Errors
     ///
-    /// [`TableError::Duplicate`], [`TableError::Full`]; nothing has changed then.
+    /// As for [`Self::add_all`].
     pub fn add(&mut self, rule: Rule) -> Result<(RuleId, Vec<Change>), TableError> {
+        self.add_all(slice::from_ref(&rule)).map(|(ids, changes)| (RuleId(ids.start), changes))
+    }
+
+    /// Adds rules, the oldest first, all or none of them, and returns their numbers, which follow each other. What is to
+    /// be written has each element of a map once.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError::Duplicate`], [`TableError::Full`]; nothing has changed then.
+    pub fn add_all(&mut self, rules: &[Rule]) -> Result<(Range<u32>, Vec<Change>), TableError> {
+        let (before, first) = (self.summary(), self.next);
+        for rule in rules {
+            if let Err(error) = self.insert(*rule) {
+                self.take_back(first);
+                return Err(error);
+            }
+        }
+        let inserted = rules.iter().filter_map(|rule| match rule.place() {
+            Place::Trie(side, prefix) => Some((side, prefix)),
+            Place::Table => None,
+        });
+        let mut changes = self.tries.refresh(inserted);
+        let general = rules.iter().any(|rule| rule.place() == Place::Table);
+        changes.extend(self.publish(before, general));
+        Ok((first..self.next, changes))
+    }
+
+    fn insert(&mut self, rule: Rule) -> Result<(), TableError> {
         self.check(&rule)?;
-        let before = self.summary();
         let id = RuleId(self.next);
         self.next += 1;
         let slot = self.slots.take();
         let winner = rule.winner(id.0, slot);
-        let mut changes = match rule.place() {
+        match rule.place() {
             Place::Trie(side, prefix) => {
                 *self.trie_priorities.entry(rule.priority()).or_default() += 1;
-                self.change_trie(side, prefix, |change| change.add(winner))
+                self.tries.insert(side, prefix, winner);
             }
             Place::Table => {
                 let at = self.general.partition_point(|(_, entry)| entry.rule.rank > winner.rank);
                 self.general.insert(at, (id, rule.entry(winner)));
-                Vec::new()
             }
-        };
+        }
         self.rules.insert(id, Stored { rule, slot });
-        changes.extend(self.publish(before, rule.place() == Place::Table));
-        Ok((id, changes))
+        Ok(())
+    }
+
+    /// Takes back what was inserted from this number on, of which nobody knows yet.
+    fn take_back(&mut self, first: u32) {
+        for id in first..self.next {
+            let Some(rule) = self.forget(RuleId(id)) else { continue };
+            if let Place::Trie(side, prefix) = rule.place() {
+                self.tries.take_out(side, prefix, rule.rank(id));
+            }
+        }
+        self.next = first;
     }
 
     /// Removes a rule, and says what is to be written.
@@ -201,25 +203,37 @@ impl RuleTable {
     /// [`TableError::NotFound`].
     pub fn del(&mut self, id: RuleId) -> Result<(Rule, Vec<Change>), TableError> {
         let before = self.summary();
-        let Stored { rule, slot } = self.rules.remove(&id).ok_or(TableError::NotFound { id })?;
+        let rule = self.forget(id).ok_or(TableError::NotFound { id })?;
         let mut changes = match rule.place() {
-            Place::Trie(side, prefix) => {
+            Place::Trie(side, prefix) => self.tries.remove(side, prefix, rule.rank(id.0)),
+            Place::Table => Vec::new(),
+        };
+        changes.extend(self.publish(before, rule.place() == Place::Table));
+        Ok((rule, changes))
+    }
+
+    /// Removes the rules of these numbers, as far as they are there, and says what is to be written.
+    pub fn del_all(&mut self, ids: Range<u32>) -> Vec<Change> {
+        let removed = ids.filter_map(|id| self.del(RuleId(id)).ok());
+        in_writing_order(removed.flat_map(|(_, changes)| changes).collect())
+    }
+
+    /// Removes a rule from everywhere but the tries.
+    fn forget(&mut self, id: RuleId) -> Option<Rule> {
+        let Stored { rule, slot } = self.rules.remove(&id)?;
+        match rule.place() {
+            Place::Trie(..) => {
                 if let Some(count) = self.trie_priorities.get_mut(&rule.priority()) {
                     *count -= 1;
                     if *count == 0 {
                         self.trie_priorities.remove(&rule.priority());
                     }
                 }
-                self.change_trie(side, prefix, |change| change.remove(rule.rank(id.0)))
             }
-            Place::Table => {
-                self.general.retain(|(other, _)| *other != id);
-                Vec::new()
-            }
-        };
+            Place::Table => self.general.retain(|(other, _)| *other != id),
+        }
         self.slots.give_back(slot);
-        changes.extend(self.publish(before, rule.place() == Place::Table));
-        Ok((rule, changes))
+        Some(rule)
     }
 
     /// The rules in the order in which they are tried, each with the number of its hit counter, if it has one.
@@ -273,14 +287,7 @@ impl RuleTable {
     }
 
     fn summary(&self) -> Summary {
-        let flag = |used: bool, flag| if used { flag } else { 0 };
-        let [destination_v4, source_v4] = &self.v4;
-        let [destination_v6, source_v6] = &self.v6;
-        let flags = flag(destination_v4.len() > 0, Table::DESTINATION_V4)
-            | flag(source_v4.len() > 0, Table::SOURCE_V4)
-            | flag(destination_v6.len() > 0, Table::DESTINATION_V6)
-            | flag(source_v6.len() > 0, Table::SOURCE_V6);
-        Summary { flags, steer_all: self.steers_all(), any: !self.is_empty() }
+        Summary { flags: self.tries.flags(), steer_all: self.steers_all(), any: !self.is_empty() }
     }
 
     /// The last write of a change, where one is needed: it makes what was written to an empty trie count.
@@ -298,13 +305,15 @@ impl RuleTable {
         }
         let same = match rule.place() {
             Place::Trie(side, prefix) => {
-                let (own, used) = self.at(side, prefix);
+                let (own, used) = self.tries.at(side, prefix);
                 if own.is_empty() && used >= self.capacity {
-                    return full("prefixes", self.capacity);
+                    return full("prefixes of this kind", self.capacity);
                 }
-                // The number is the part of the rank in which equal rules differ.
-                let numbers = own.iter().map(|winner| RuleId(u32::MAX - winner.rank as u32));
-                numbers.into_iter().find(|id| self.rules.get(id).is_some_and(|stored| stored.rule == *rule))
+                // Equal rules differ in the number, which is the last part of the rank.
+                let from = own.partition_point(|winner| winner.rank < rule.rank(u32::MAX));
+                let alike = own[from..].iter().take_while(|winner| winner.rank <= rule.rank(0));
+                let mut numbers = alike.map(|winner| RuleId(u32::MAX - winner.rank as u32));
+                numbers.find(|id| self.rules.get(id).is_some_and(|stored| stored.rule == *rule))
             }
             Place::Table => {
                 let same = |id: &RuleId| self.rules.get(id).is_some_and(|stored| stored.rule == *rule);
@@ -317,87 +326,14 @@ impl RuleTable {
         };
         same.map_or(Ok(()), |id| Err(TableError::Duplicate { rule: Box::new(*rule), id }))
     }
-
-    /// The rules with a prefix alone, and how many prefixes their trie has.
-    fn at(&self, side: Side, prefix: Prefix) -> (&[Winner], usize) {
-        match prefix.address() {
-            IpAddr::V4(v4) => {
-                let trie = &self.v4[side as usize];
-                (trie.own(v4.to_bits(), prefix.len()), trie.len())
-            }
-            IpAddr::V6(v6) => {
-                let trie = &self.v6[side as usize];
-                (trie.own(v6.to_bits(), prefix.len()), trie.len())
-            }
-        }
-    }
-
-    fn change_trie(
-        &mut self,
-        side: Side,
-        prefix: Prefix,
-        change: impl Fn(TrieChange<'_>) -> Vec<Change>,
-    ) -> Vec<Change> {
-        let len = prefix.len();
-        match prefix.address() {
-            IpAddr::V4(v4) => {
-                change(TrieChange::V4 { side, trie: &mut self.v4[side as usize], address: v4.to_bits(), len })
-            }
-            IpAddr::V6(v6) => {
-                change(TrieChange::V6 { side, trie: &mut self.v6[side as usize], address: v6.to_bits(), len })
-            }
-        }
-    }
-}
-
-/// A place in one of the tries.
-enum TrieChange<'a> {
-    V4 { side: Side, trie: &'a mut PrefixTable<u32>, address: u32, len: u8 },
-    V6 { side: Side, trie: &'a mut PrefixTable<u128>, address: u128, len: u8 },
-}
-
-impl TrieChange<'_> {
-    fn add(self, winner: Winner) -> Vec<Change> {
-        match self {
-            Self::V4 { side, trie, address, len } => changes_v4(side, trie.add(address, len, winner)),
-            Self::V6 { side, trie, address, len } => changes_v6(side, trie.add(address, len, winner)),
-        }
-    }
-
-    fn remove(self, rank: u64) -> Vec<Change> {
-        match self {
-            Self::V4 { side, trie, address, len } => changes_v4(side, trie.remove(address, len, rank)),
-            Self::V6 { side, trie, address, len } => changes_v6(side, trie.remove(address, len, rank)),
-        }
-    }
-}
-
-fn changes_v4(side: Side, written: Vec<Written<u32>>) -> Vec<Change> {
-    let change = |Written { address, len, winners }: Written<u32>| Change::V4 {
-        side,
-        address: address.to_be_bytes(),
-        len,
-        winners,
-    };
-    written.into_iter().map(change).collect()
-}
-
-fn changes_v6(side: Side, written: Vec<Written<u128>>) -> Vec<Change> {
-    let change = |Written { address, len, winners }: Written<u128>| Change::V6 {
-        side,
-        address: address.to_be_bytes(),
-        len,
-        winners,
-    };
-    written.into_iter().map(change).collect()
 }
 
 impl Tries for RuleTable {
     fn longest_v4(&self, side: Side, address: [u8; 4]) -> Option<&Winners> {
-        self.v4[side as usize].longest(u32::from_be_bytes(address), 32)
+        self.tries.longest_v4(side, address)
     }
 
     fn longest_v6(&self, side: Side, address: [u8; 16]) -> Option<&Winners> {
-        self.v6[side as usize].longest(u128::from_be_bytes(address), 128)
+        self.tries.longest_v6(side, address)
     }
 }

@@ -1,10 +1,11 @@
 //! The table of rules against a dull model, and the text of rules.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use netdext_abi::{
     parse::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
-    rules::{ACTION_ANSWER, Side, Table, Winner, decide},
+    rules::{ACTION_ANSWER, Side, Table, Winner, Winners, decide},
 };
 use proptest::prelude::*;
 
@@ -367,12 +368,126 @@ fn packet() -> impl Strategy<Value = Packet> {
     )
 }
 
+/// Rules that are not among `others` and come once.
+fn without_twins(others: &[Rule], rules: Vec<Rule>) -> Vec<Rule> {
+    let mut seen: HashSet<Rule> = others.iter().copied().collect();
+    rules.into_iter().filter(|rule| seen.insert(*rule)).collect()
+}
+
+/// Where the program reads a change: what is read first has to be written last.
+fn place(change: &Change) -> u8 {
+    match change {
+        Change::V4 { side: Side::Source, .. } | Change::V6 { side: Side::Source, .. } => 0,
+        Change::V4 { .. } | Change::V6 { .. } => 1,
+        Change::Table { .. } => 2,
+    }
+}
+
+/// What the maps hold after changes. Winners without their slot: that depends on which were free.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Written {
+    tries: BTreeMap<(bool, Vec<u8>, u8), [(u64, u32); 2]>,
+    table: Option<(Vec<(u64, u32)>, u32, bool)>,
+}
+
+impl Written {
+    fn apply(&mut self, changes: &[Change]) {
+        let plain = |winner: Winner| (winner.rank, winner.action);
+        for change in changes {
+            let (side, address, len, winners) = match change {
+                Change::V4 { side, address, len, winners } => (side, address.to_vec(), *len, winners),
+                Change::V6 { side, address, len, winners } => (side, address.to_vec(), *len, winners),
+                Change::Table { table, steer_all } => {
+                    self.table = table.as_ref().map(|table| {
+                        let general = &table.entries[..table.count as usize];
+                        let general = general.iter().map(|entry| plain(entry.rule)).collect();
+                        (general, table.flags, *steer_all)
+                    });
+                    continue;
+                }
+            };
+            let key = (*side == Side::Source, address, len);
+            match winners {
+                Some(Winners { any, unanswering }) => {
+                    self.tries.insert(key, [plain(*any), plain(*unanswering)]);
+                }
+                None => drop(self.tries.remove(&key)),
+            }
+        }
+    }
+}
+
 fn number(winner: Winner) -> Option<RuleId> {
     winner.is_some().then(|| RuleId(u32::MAX - winner.rank as u32))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn rules_added_at_once_are_as_if_added_one_by_one(
+        before in proptest::collection::vec(any_rule(), 0..40),
+        bulk in proptest::collection::vec(any_rule(), 0..60),
+        gone in proptest::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let (mut one, mut all) = (RuleTable::default(), RuleTable::default());
+        let (mut one_map, mut all_map) = (Written::default(), Written::default());
+        let before = without_twins(&[], before);
+        let bulk = without_twins(&before, bulk);
+        for rule in &before {
+            one_map.apply(&one.add(*rule).unwrap().1);
+        }
+        all_map.apply(&all.add_all(&before).unwrap().1);
+        // Gaps in the numbers and in the prefixes.
+        for index in gone.iter().filter(|_| !before.is_empty()) {
+            let id = RuleId(index.index(before.len()) as u32 + 1);
+            if let (Ok((_, one)), Ok((_, all))) = (one.del(id), all.del(id)) {
+                one_map.apply(&one);
+                all_map.apply(&all);
+            }
+        }
+        let standing = all_map.clone();
+        for rule in &bulk {
+            one_map.apply(&one.add(*rule).unwrap().1);
+        }
+        let (ids, changes) = all.add_all(&bulk).unwrap();
+        prop_assert!(changes.is_sorted_by_key(place), "{:?}", changes);
+        all_map.apply(&changes);
+        prop_assert_eq!(ids.len(), bulk.len());
+        prop_assert_eq!(one.list(), all.list());
+        prop_assert_eq!(&one_map, &all_map);
+        let changes = all.del_all(ids);
+        prop_assert!(changes.is_sorted_by_key(place), "{:?}", changes);
+        all_map.apply(&changes);
+        prop_assert_eq!(all_map.tries, standing.tries);
+        prop_assert_eq!(all_map.table, standing.table);
+    }
+
+    #[test]
+    fn a_bulk_with_a_rule_that_cannot_be_added_changes_nothing(
+        before in proptest::collection::vec(any_rule(), 1..20),
+        bulk in proptest::collection::vec(any_rule(), 0..20),
+        twin in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let before = without_twins(&[], before);
+        let mut bulk = without_twins(&before, bulk);
+        let (mut table, mut map) = (RuleTable::default(), Written::default());
+        map.apply(&table.add_all(&before).unwrap().1);
+        let (list, standing) = (table.list(), map.clone());
+        let good = bulk.clone();
+        bulk.insert(at.index(bulk.len() + 1), before[twin.index(before.len())]);
+        let refused = matches!(table.add_all(&bulk), Err(TableError::Duplicate { .. }));
+        prop_assert!(refused);
+        prop_assert_eq!(table.list(), list);
+        // Nothing of it is left that a later change would bring to light.
+        let (ids, changes) = table.add_all(&good).unwrap();
+        prop_assert_eq!(ids.start as usize, before.len() + 1);
+        map.apply(&changes);
+        map.apply(&table.del_all(ids));
+        prop_assert_eq!(map.tries, standing.tries);
+        prop_assert_eq!(map.table, standing.table);
+    }
 
     #[test]
     fn a_rule_reads_back_from_its_text(rule in any_rule()) {

@@ -162,10 +162,6 @@ impl DriverSpec {
     /// [`SpecError`], save for [`SpecError::Device`].
     pub fn check(&self) -> Result<(), SpecError> {
         self.factory(&[])?;
-        self.check_rules()
-    }
-
-    fn check_rules(&self) -> Result<(), SpecError> {
         self.rules()?;
         Ok(())
     }
@@ -182,9 +178,10 @@ impl DriverSpec {
     ///
     /// [`SpecError`].
     pub async fn resolve(&self) -> Result<RunConfig, SpecError> {
-        self.check()?;
+        self.factory(&[])?;
+        let rules = self.rules()?;
         let targets = self.targets().await?;
-        self.resolve_with(self.factory(&targets)?)
+        Ok(self.config(self.factory(&targets)?, rules))
     }
 
     /// What to run, with a driver of the caller's.
@@ -193,19 +190,22 @@ impl DriverSpec {
     ///
     /// [`SpecError::Rule`].
     pub fn resolve_with(&self, driver: Arc<dyn DriverFactory>) -> Result<RunConfig, SpecError> {
-        self.check_rules()?;
-        Ok(RunConfig {
+        Ok(self.config(driver, self.rules()?))
+    }
+
+    fn config(&self, driver: Arc<dyn DriverFactory>, rules: Vec<Rule>) -> RunConfig {
+        RunConfig {
             addresses: self.addresses.iter().map(|a| (a.address, a.prefix_len)).collect(),
             mode: self.mode,
             wait: self.wait,
             queues: self.queues.map_or(QueueSelection::All, QueueSelection::First),
-            rules: self.rules()?,
+            rules,
             answer: self.answer,
             answer_limit: self.answer_limit,
             cut_off: self.yes,
             replace: self.replace,
             ..RunConfig::new(&*self.iface, driver)
-        })
+        }
     }
 
     /// The given targets, or what the other end of a veth pair has on a network of ours. None means that the

@@ -1,5 +1,8 @@
 //! The steering rules of a running driver, and its XDP program.
 
+use std::ops::Range;
+use std::slice;
+
 use super::Supervisor;
 use crate::link::attachment::XdpHook;
 use crate::link::peer_napi::{PeerNapi, PeerNapiError};
@@ -39,14 +42,28 @@ impl Supervisor {
     ///
     /// [`SteerError`].
     pub async fn add_rule(&mut self, rule: Rule, yes: bool) -> Result<RuleId, SteerError> {
+        self.add_rules(slice::from_ref(&rule), yes).await.map(|ids| RuleId(ids.start))
+    }
+
+    /// Adds steering rules, all or none; see
+    /// [`SteeringProgram::add_rules`](crate::link::program::SteeringProgram::add_rules). Blocks for some microseconds a
+    /// rule.
+    ///
+    /// # Errors
+    ///
+    /// [`SteerError`].
+    pub async fn add_rules(&mut self, rules: &[Rule], yes: bool) -> Result<Range<u32>, SteerError> {
         // The default route may have come since the start.
-        if rule.takes_everything() && !yes && Device::query(&self.iface).await?.is_default_route {
-            return Err(SteerError::DefaultRoute { iface: self.iface.clone(), rule: Box::new(rule) });
+        if !yes
+            && let Some(rule) = rules.iter().find(|rule| rule.takes_everything())
+            && Device::query(&self.iface).await?.is_default_route
+        {
+            return Err(SteerError::DefaultRoute { iface: self.iface.clone(), rule: Box::new(*rule) });
         }
-        if rule.action() == Action::Answer {
+        if rules.iter().any(|rule| rule.action() == Action::Answer) {
             self.prepare_answers().await?;
         }
-        Ok(self.program.add_rule(rule)?)
+        Ok(self.program.add_rules(rules)?)
     }
 
     /// Removes a steering rule, and returns it. Can block for some milliseconds.

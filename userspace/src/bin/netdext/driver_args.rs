@@ -8,10 +8,11 @@ use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::builtin::sample::InjectorConfig;
 use netdext::link::program::XdpMode;
-use netdext::steer::Rule;
+use netdext::steer::RuleFileError;
 use netdext::supervisor::QueueSelection;
 use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
 
+use crate::rule_args::{self, RuleArg};
 use crate::units;
 
 /// The driver's addresses unless others are given: of the ranges for benchmarks, RFC 2544 and RFC 5180.
@@ -39,9 +40,9 @@ pub struct DriverArgs {
     #[arg(long, value_name = "N|all", value_parser = queues)]
     pub queues: Option<QueueSelection>,
     /// A steering rule: driver, answer, kernel or drop, and which frames, as in drop:proto=udp,dport=53; or all
-    /// for every frame to the driver. Can be repeated; see docs/steering.md
-    #[arg(long, value_name = "RULE")]
-    steer: Vec<Rule>,
+    /// for every frame to the driver; or @FILE with a rule a line. Can be repeated; see docs/steering.md
+    #[arg(long, value_name = "RULE|@FILE")]
+    steer: Vec<RuleArg>,
     /// Answer ARP, neighbour solicitations and echo requests for the addresses inside the XDP program. What it
     /// can't answer still goes to the driver
     #[arg(long)]
@@ -124,7 +125,11 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
 
 impl DriverArgs {
     /// What the flags ask for. Ends the process with exit status 2 where they do not go together.
-    pub fn spec(&self) -> DriverSpec {
+    ///
+    /// # Errors
+    ///
+    /// A file of rules can't be read, or has a line that is none.
+    pub fn spec(&self) -> Result<DriverSpec, RuleFileError> {
         let injects = self.driver == DriverName::Sample && !self.no_injector;
         let interval = match self.rate {
             Some(rate) if injects => {
@@ -139,7 +144,7 @@ impl DriverArgs {
             payload_bytes: InjectorConfig::default().payload_len,
             targets: self.target.clone(),
         });
-        DriverSpec {
+        Ok(DriverSpec {
             iface: self.iface.clone(),
             driver: self.driver.name().to_owned(),
             addresses: self.addr.clone(),
@@ -154,14 +159,14 @@ impl DriverArgs {
                 Some(QueueSelection::First(count)) => Some(count),
                 Some(QueueSelection::All) | None => None,
             },
-            steer: self.steer.iter().map(Rule::to_string).collect(),
+            steer: rule_args::texts(&self.steer)?,
             answer: self.answer,
             answer_limit: self.answer_limit,
             yes: self.yes,
             replace: self.replace,
             lab: self.lab,
             injector,
-        }
+        })
     }
 }
 

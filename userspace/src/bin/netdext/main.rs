@@ -13,6 +13,7 @@ mod man;
 mod observe;
 mod output;
 mod ping;
+mod rule_args;
 mod run;
 mod select;
 mod signals;

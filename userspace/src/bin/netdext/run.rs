@@ -64,7 +64,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
     let in_kernel = in_kernel(args);
-    let spec = args.driver.spec();
+    let spec = args.driver.spec()?;
     privilege::require_for_run(args.netns.is_some())?;
     // Before the runtime: a namespace belongs to a thread, and threads inherit it.
     let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;

@@ -1,0 +1,36 @@
+//! Steering rules on the command line: a rule, or `@FILE` with one a line.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use netdext::steer::{Rule, RuleError, RuleFileError, read_rules};
+
+/// What follows `--steer`.
+#[derive(Clone)]
+pub enum RuleArg {
+    Rule(Box<Rule>),
+    File(PathBuf),
+}
+
+impl FromStr for RuleArg {
+    type Err = RuleError;
+
+    fn from_str(text: &str) -> Result<Self, RuleError> {
+        match text.strip_prefix('@') {
+            Some(path) => Ok(Self::File(path.into())),
+            None => text.parse().map(|rule| Self::Rule(Box::new(rule))),
+        }
+    }
+}
+
+/// The rules in the order in which they were given, in their one form.
+pub fn texts(args: &[RuleArg]) -> Result<Vec<String>, RuleFileError> {
+    let mut texts = Vec::new();
+    for arg in args {
+        match arg {
+            RuleArg::Rule(rule) => texts.push(rule.to_string()),
+            RuleArg::File(path) => texts.extend(read_rules(path)?.iter().map(|at| at.rule.to_string())),
+        }
+    }
+    Ok(texts)
+}
