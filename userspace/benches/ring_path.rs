@@ -1,5 +1,5 @@
-//! What the ring path costs in user space: pool, queues over the simulated port, parsing, checksums, and a whole
-//! step of a worker that answers echo requests. Allocations are counted, and there must be none per frame but those of
+//! What the ring path costs in user space: pool, queues over the simulated port, answering, and a whole step of a worker
+//! that answers echo requests. Allocations are counted, and there must be none per frame but those of
 //! the simulated kernel: one for each frame on the wire.
 //!
 //! `cargo bench --bench ring_path`. The simulated kernel's own work is measured apart (`simulated_kernel_alone`), so
@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 
-use divan::counter::{BytesCount, ItemsCount};
+use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::{Timestamp, Worker};
 use netdext::driver::builtin::sample::{SampleConfig, SampleFactory};
@@ -17,7 +17,6 @@ use netdext::packet::{FrameSize, PacketBatch, PacketPool, PoolConfig};
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
 use netdext::proto::Local;
-use netdext::proto::checksum::checksum;
 use netdext::proto::echo;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
 use netdext_abi::parse;
@@ -136,18 +135,6 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
         arrived.clear();
         peer.rx_submission.refill(&peer.pool)
     });
-}
-
-#[divan::bench(args = [56, 1472])]
-fn parse_echo_request(bencher: Bencher<'_, '_>, payload_len: usize) {
-    let frame = request(payload_len);
-    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| parse(black_box(&frame[..])));
-}
-
-#[divan::bench(args = [64, 576, 1480])]
-fn checksum_of(bencher: Bencher<'_, '_>, len: usize) {
-    let data: Vec<u8> = (0..len).map(|place| place as u8).collect();
-    bencher.counter(BytesCount::new(len)).bench_local(|| checksum(black_box(&data)));
 }
 
 /// Checked and answered in place; what was answered is answered again as a request, by putting type, checksum and

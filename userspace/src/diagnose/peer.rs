@@ -2,6 +2,7 @@
 
 use super::Severity::{Note, Ok};
 use super::{EndFacts, Facts, Finding, PeerView, offloads};
+use crate::link::threaded::decide;
 use crate::link::tuning::Change;
 
 /// `rp_filter` that drops what comes in where the way back does not go out.
@@ -42,15 +43,11 @@ fn napi(peer: &EndFacts) -> Finding {
 }
 
 fn threaded(peer: &EndFacts, cpus: usize) -> Option<Finding> {
-    if !has_napi(peer) || peer.threaded != Some(false) || cpus < 2 {
-        return None;
-    }
-    let name = &peer.device.name;
+    let change = decide(cpus, &peer.device, peer.has("rx-gro"), peer.threaded).ok()?;
     let why = "with NAPI in a thread of its own on another CPU, a driver can send up to twice as many frames a second; \
-               a round trip takes longer";
+               a round trip takes longer. `netdext run --tune` does it while the driver runs";
     let finding = "its NAPI runs on the sender's CPU";
-    let fix = format!("echo 1 > /sys/class/net/{name}/threaded");
-    Some(Finding::new("threaded_napi", Note, name, finding, why).fix(fix))
+    Some(Finding::new("threaded_napi", Note, &peer.device.name, finding, why).fix(change.command()))
 }
 
 /// With an address of its own the driver's network is routed over the interface, and the filter lets it in.

@@ -21,6 +21,7 @@ pub mod route;
 mod rules;
 pub mod steering;
 pub mod sysfs;
+pub mod threaded;
 pub mod traffic;
 pub mod tuning;
 pub mod xdp_features;

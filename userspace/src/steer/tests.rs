@@ -383,11 +383,15 @@ fn place(change: &Change) -> u8 {
     }
 }
 
+/// Rank and action.
+type Plain = (u64, u32);
+
 /// What the maps hold after changes. Winners without their slot: that depends on which were free.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Written {
-    tries: BTreeMap<(bool, Vec<u8>, u8), [(u64, u32); 2]>,
-    table: Option<(Vec<(u64, u32)>, u32, bool)>,
+    tries: BTreeMap<(bool, Vec<u8>, u8), [Plain; 2]>,
+    /// General rules, flags, whether everything is the driver's.
+    table: Option<(Vec<Plain>, u32, bool)>,
 }
 
 impl Written {

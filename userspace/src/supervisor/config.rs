@@ -11,6 +11,7 @@ use crate::dispatch::{SpawnError, WaitStrategy};
 use crate::driver::{DriverFactory, PowerState};
 use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
+use crate::link::threaded::TuneError;
 use crate::link::{Device, DeviceError};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
@@ -59,6 +60,8 @@ pub struct RunConfig {
     pub log_frames: bool,
     /// Measure how long frames take from stage to stage.
     pub latency: bool,
+    /// Give NAPI of a veth's other end a thread while the driver runs, where that pays.
+    pub tune: bool,
     /// Slots of the rings of each queue.
     pub rings: RingSizes,
     /// Makes the driver.
@@ -86,6 +89,7 @@ impl RunConfig {
             replace: false,
             log_frames: false,
             latency: true,
+            tune: false,
             rings: RingSizes::default(),
             driver,
             enabled: true,
@@ -155,6 +159,9 @@ pub enum StartError {
     /// The other end of the pair is not ready for answers of the XDP program.
     #[error(transparent)]
     PeerNapi(#[from] PeerNapiError),
+    /// The other end of the pair could not be tuned.
+    #[error(transparent)]
+    Tune(#[from] TuneError),
     /// A worker.
     #[error(transparent)]
     Worker(#[from] SpawnError),

@@ -33,6 +33,7 @@ use self::switch::Switches;
 use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
+use crate::link::tuning::Tuned;
 use crate::link::{Device, LinkEvent, LinkEvents, Netlink, PairCounters};
 use crate::stats::PortStats;
 
@@ -49,6 +50,8 @@ pub struct Supervisor {
     program: SteeringProgram,
     // Whether the XDP program answers while the driver is enabled.
     answer: bool,
+    // Before `peer_napi`: it may be the one that has the thread.
+    tuned: Option<Tuned>,
     // After `program`: answers need it.
     peer_napi: Option<PeerNapi>,
     workers: Vec<WorkerHandle>,

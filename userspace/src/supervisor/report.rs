@@ -2,6 +2,7 @@
 
 use crate::dispatch::WorkerError;
 use crate::link::program::AttachedMode;
+use crate::link::threaded::Tuning;
 use crate::link::{Device, DeviceError};
 use crate::packet::Census;
 use crate::port::ClosingCensus;
@@ -19,6 +20,8 @@ pub struct RunInfo {
     pub queues: Vec<(u32, XskInfo)>,
     /// Whether the driver is enabled, that is, the interface is up.
     pub enabled: bool,
+    /// What was tuned for it, if that was asked for.
+    pub tuning: Option<Tuning>,
 }
 
 /// Why a driver ended.

@@ -12,7 +12,7 @@ use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
 use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
 use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
-use crate::link::{Device, LinkEvents, Netlink};
+use crate::link::{Device, LinkEvents, Netlink, threaded};
 use crate::port::Port;
 use crate::port::xsk::{CopyMode, XskConfig};
 use crate::steer::Action;
@@ -52,6 +52,7 @@ impl Supervisor {
             driver: config.driver.name(),
             program,
             answer: config.answer,
+            tuned: None,
             peer_napi: None,
             workers: Vec::new(),
             events,
@@ -64,7 +65,7 @@ impl Supervisor {
             sockets: Vec::new(),
             claimed: false,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
-            info: RunInfo { device, attached, queues: Vec::new(), enabled: false },
+            info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
         };
         let started = supervisor.start_workers(config, queues, &sender).await;
         drop(sender);
@@ -85,6 +86,11 @@ impl Supervisor {
     ) -> Result<(), StartError> {
         if config.answer || config.rules.iter().any(|rule| rule.action() == Action::Answer) {
             self.prepare_answers().await?;
+        }
+        if config.tune {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            let (tuning, tuned) = threaded::tune(&self.info.device, cpus).await?;
+            (self.info.tuning, self.tuned) = (Some(tuning), tuned);
         }
         let cpus = worker_cpus();
         for queue in 0..queues {

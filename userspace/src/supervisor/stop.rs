@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::{RunReport, Supervisor};
 use crate::dispatch::{Command, WorkerEvent};
 use crate::link::PairCounters;
+use crate::link::tuning::Tuned;
 use crate::stats::PortStats;
 
 /// How long answers may take to come in before a stop.
@@ -24,6 +25,12 @@ impl Supervisor {
         }
         if let Err(error) = self.program.detach() {
             tracing::warn!("{error}");
+        }
+        match self.tuned.take().map(Tuned::restore) {
+            Some(Ok(Some(change))) => tracing::info!(iface = %self.iface, "restored: {change}"),
+            Some(Err(error)) => tracing::warn!(iface = %self.iface, "what was tuned stays: {error}"),
+            // Nothing was changed, or the other end is gone.
+            Some(Ok(None)) | None => {}
         }
         drop(self.peer_napi.take());
         for worker in &self.workers {

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use netdext::dispatch::WaitStrategy;
 use netdext::driver::builtin::sample::InjectorConfig;
 use netdext::link::program::XdpMode;
-use netdext::steer::RuleFileError;
+use netdext::steer::{Rule, RuleFileError};
 use netdext::supervisor::QueueSelection;
 use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
 
@@ -124,12 +124,18 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
 }
 
 impl DriverArgs {
-    /// What the flags ask for. Ends the process with exit status 2 where they do not go together.
+    /// The steering rules, the oldest first.
     ///
     /// # Errors
     ///
     /// A file of rules can't be read, or has a line that is none.
-    pub fn spec(&self) -> Result<DriverSpec, RuleFileError> {
+    pub fn rules(&self) -> Result<Vec<Rule>, RuleFileError> {
+        rule_args::rules(&self.steer)
+    }
+
+    /// What the flags ask for, with these steering rules. Ends the process with exit status 2 where they do not go
+    /// together.
+    pub fn spec(&self, rules: &[Rule]) -> DriverSpec {
         let injects = self.driver == DriverName::Sample && !self.no_injector;
         let interval = match self.rate {
             Some(rate) if injects => {
@@ -144,7 +150,7 @@ impl DriverArgs {
             payload_bytes: InjectorConfig::default().payload_len,
             targets: self.target.clone(),
         });
-        Ok(DriverSpec {
+        DriverSpec {
             iface: self.iface.clone(),
             driver: self.driver.name().to_owned(),
             addresses: self.addr.clone(),
@@ -159,14 +165,14 @@ impl DriverArgs {
                 Some(QueueSelection::First(count)) => Some(count),
                 Some(QueueSelection::All) | None => None,
             },
-            steer: rule_args::texts(&self.steer)?,
+            steer: rules.iter().map(Rule::to_string).collect(),
             answer: self.answer,
             answer_limit: self.answer_limit,
             yes: self.yes,
             replace: self.replace,
             lab: self.lab,
             injector,
-        })
+        }
     }
 }
 

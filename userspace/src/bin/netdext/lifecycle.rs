@@ -75,7 +75,7 @@ enum Power {
 
 /// `netdext install`.
 pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
-    let spec = args.driver.spec()?;
+    let spec = args.driver.spec(&args.driver.rules()?);
     let bundle_id = args.bundle_id.clone().unwrap_or_else(|| format!("org.netdext.{}", spec.driver));
     let identity = Identity {
         team_id: args.team_id.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
+use netdext::link::threaded::Tuning;
 use netdext::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
@@ -26,6 +27,22 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// What `--tune` did: the command that was carried out, or why there was none.
+#[derive(Serialize)]
+struct Tuned {
+    command: Option<String>,
+    left: Option<String>,
+}
+
+impl From<&Tuning> for Tuned {
+    fn from(tuning: &Tuning) -> Self {
+        match tuning {
+            Tuning::Changed(change) => Self { command: Some(change.command()), left: None },
+            Tuning::Left(why) => Self { command: None, left: Some(why.to_string()) },
+        }
+    }
+}
+
 /// That the driver is ready: the first line.
 #[derive(Serialize)]
 pub struct Ready<'a> {
@@ -40,6 +57,8 @@ pub struct Ready<'a> {
     enabled: bool,
     netns: Option<&'a str>,
     start_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuned: Option<Tuned>,
     #[serde(skip)]
     native_refused: Option<&'a str>,
 }
@@ -62,6 +81,7 @@ impl<'a> Ready<'a> {
             enabled: info.enabled,
             netns,
             start_ns: start.as_nanos() as u64,
+            tuned: info.tuning.as_ref().map(Tuned::from),
             native_refused: info.attached.native_refused.as_deref(),
         }
     }
@@ -89,6 +109,11 @@ impl<'a> Ready<'a> {
             let _ = write!(line, "; try: {enter}ping {first}");
         }
         say!("{line}");
+        match &self.tuned {
+            Some(Tuned { command: Some(command), .. }) => say!("tuned: {command}; taken back at the end"),
+            Some(Tuned { left: Some(why), .. }) => say!("not tuned: {why}"),
+            _ => {}
+        }
         if let Some((injector, targets)) = injector {
             let whom = match targets {
                 [] => "the first neighbour heard".to_owned(),
@@ -239,7 +264,6 @@ fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)
     }
 }
 
-/// Prints an object as one line of JSON.
 /// Prints a line.
 pub fn print_line(line: &str) {
     say!("{line}");

@@ -23,14 +23,14 @@ impl FromStr for RuleArg {
     }
 }
 
-/// The rules in the order in which they were given, in their one form.
-pub fn texts(args: &[RuleArg]) -> Result<Vec<String>, RuleFileError> {
-    let mut texts = Vec::new();
+/// The rules in the order in which they were given.
+pub fn rules(args: &[RuleArg]) -> Result<Vec<Rule>, RuleFileError> {
+    let mut rules = Vec::new();
     for arg in args {
         match arg {
-            RuleArg::Rule(rule) => texts.push(rule.to_string()),
-            RuleArg::File(path) => texts.extend(read_rules(path)?.iter().map(|at| at.rule.to_string())),
+            RuleArg::Rule(rule) => rules.push(**rule),
+            RuleArg::File(path) => rules.extend(read_rules(path)?.iter().map(|at| at.rule)),
         }
     }
-    Ok(texts)
+    Ok(rules)
 }

@@ -15,6 +15,7 @@ use netdext::link::traffic::Role;
 use netdext::link::{Lab, LabConfig, netns};
 use netdext::metrics::{MetricsServer, StatsRequest};
 use netdext::privilege;
+use netdext::steer::Rule;
 use netdext::supervisor::spec::DriverSpec;
 use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
 
@@ -44,6 +45,10 @@ pub struct Args {
     /// Don't measure how long frames take from stage to stage
     #[arg(long)]
     no_latency: bool,
+    /// Give the other end of a veth pair a thread for its NAPI, if a CPU is to spare for it. What was changed is shown,
+    /// and taken back at the end
+    #[arg(long)]
+    tune: bool,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     duration: Option<Duration>,
@@ -64,7 +69,9 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
     let in_kernel = in_kernel(args);
-    let spec = args.driver.spec()?;
+    // There may be a million, which go to the supervisor as they are.
+    let rules = args.driver.rules()?;
+    let spec = args.driver.spec(&[]);
     privilege::require_for_run(args.netns.is_some())?;
     // Before the runtime: a namespace belongs to a thread, and threads inherit it.
     let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;
@@ -76,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let lab = if spec.lab { make_lab(args).await? } else { None };
         let result = match &in_kernel {
             Some(traffic) => inside_kernel(args, traffic, begun, signals).await,
-            None => foreground(args, &spec, begun, signals).await,
+            None => foreground(args, &spec, rules, begun, signals).await,
         };
         match lab {
             // What failed first is what the user needs to know.
@@ -107,6 +114,9 @@ fn in_kernel(args: &Args) -> Option<InKernel> {
         DriverName::Generate => Role::Generate,
         DriverName::Sample => units::usage_error("--engine xdp is for --driver sink, reflect and generate"),
     };
+    if args.tune {
+        units::usage_error("--tune is for a driver on the rings, not for --engine xdp");
+    }
     let traffic = args.traffic.in_kernel(role, args.driver.rate, &args.driver.target);
     Some(traffic.unwrap_or_else(|message| units::usage_error(&message)))
 }
@@ -150,6 +160,7 @@ async fn resolve(args: &Args, spec: &DriverSpec) -> anyhow::Result<(RunConfig, O
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
+    rules: Vec<Rule>,
     begun: Instant,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
@@ -166,7 +177,13 @@ async fn foreground(
         );
     }
     let (config, generator) = resolve(args, spec).await?;
-    let config = RunConfig { log_frames: args.log_frames, latency: !args.no_latency, ..config };
+    let config = RunConfig {
+        rules,
+        log_frames: args.log_frames,
+        latency: !args.no_latency,
+        tune: args.tune,
+        ..config
+    };
     let mut supervisor = Supervisor::start(&config).await?;
     let capture = match sink.map(|sink| supervisor.start_capture(&args.frames.config(), sink)).transpose() {
         Ok(capture) => capture,
