@@ -201,7 +201,7 @@ impl SteeringProgram {
 
     /// Adds steering rules, the oldest first, all or none, and returns their numbers, which follow each other. Each counts
     /// for whole frames at once; until this returns, frames may meet some of the rules without the others. Each prefix is
-    /// written once, and the kernel is waited for twice at the most, whatever their number.
+    /// written once, and the kernel is waited for once at the most, whatever their number.
     ///
     /// # Errors
     ///

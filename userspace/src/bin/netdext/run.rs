@@ -177,7 +177,7 @@ async fn foreground(
         );
     }
     let (config, generator) = resolve(args, spec).await?;
-    let config = RunConfig {
+    let mut config = RunConfig {
         rules,
         log_frames: args.log_frames,
         latency: !args.no_latency,
@@ -185,6 +185,8 @@ async fn foreground(
         ..config
     };
     let mut supervisor = Supervisor::start(&config).await?;
+    // The supervisor has its own, which change.
+    config.rules = Vec::new();
     let capture = match sink.map(|sink| supervisor.start_capture(&args.frames.config(), sink)).transpose() {
         Ok(capture) => capture,
         Err(error) => {
