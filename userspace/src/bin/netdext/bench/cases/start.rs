@@ -46,10 +46,7 @@ pub fn first_reply(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
             Ok(Sample::of(&[took.as_nanos() as f64]))
         })
     };
-    let answer = match Subject::Answer.missing(bench.netdext) {
-        Some(why) => Entry::missing(&Subject::Answer.name(), why),
-        None => entry(&Subject::Answer.name(), "--answer --no-injector"),
-    };
+    let answer = entry(&Subject::Answer.name(), "--answer --no-injector");
     run(&bench.plan, &START, vec![entry("netdext driver, adaptive", "--no-injector"), answer])
 }
 

@@ -60,6 +60,7 @@ pub fn figures(case: &Case, result: &Outcome) -> String {
 #[cfg(test)]
 pub mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     use super::super::facts::Machine;
     use super::super::schema::{Better, Outcome, Unit};
@@ -91,7 +92,7 @@ pub mod tests {
             started_s: 0,
             took_ns: 1,
             rounds: 3,
-            machine: Machine::look(),
+            machine: Machine::look(Path::new("/bin/sh")),
             changes: vec!["a change".into()],
             cases: vec![case],
         }

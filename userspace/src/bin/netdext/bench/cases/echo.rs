@@ -6,13 +6,13 @@ use anyhow::Context;
 
 use super::super::prober::probe;
 use super::super::process::{Process, number, summary};
+use super::super::program;
 use super::super::runner::{Entry, Head, Sample, run};
 use super::super::schema::{Better, Case, Unit};
 use super::super::spread::quantile;
 use super::super::subject::Subject;
 use super::super::wire::{ANSWERER, ASKER_IFACE, Wire};
 use super::Bench;
-use crate::shell;
 
 const ROUND_TRIPS: [Head; 4] = [
     Head { id: "echo_rtt_p50", title: "Echo round trip, median", unit: Unit::Ns, better: Better::Lower },
@@ -41,7 +41,6 @@ const PINGS: [Head; 1] = [Head {
 /// An entry for each subject and rate of the injector.
 /// `injectors` are the rates.
 fn entries<'a>(
-    bench: &'a Bench<'a>,
     injectors: &[u32],
     measure: impl Fn(Subject, u32) -> anyhow::Result<Sample> + Copy + 'a,
 ) -> Vec<Entry<'a>> {
@@ -52,7 +51,7 @@ fn entries<'a>(
             if injector > 0 && matches!(subject, Subject::Kernel | Subject::Testpmd) {
                 continue;
             }
-            let entry = match subject.missing(bench.netdext) {
+            let entry = match subject.missing() {
                 Some(why) => Entry::missing(&subject.name(), why),
                 None => Entry::new(&subject.name(), move || measure(subject, injector)),
             };
@@ -82,7 +81,7 @@ pub fn round_trips(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
-    run(&bench.plan, &ROUND_TRIPS, entries(bench, injectors, measure))
+    run(&bench.plan, &ROUND_TRIPS, entries(injectors, measure))
 }
 
 /// Answers a second under a flood of live frames.
@@ -101,7 +100,7 @@ pub fn rates(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
-    run(&bench.plan, &RATES, entries(bench, injectors, measure))
+    run(&bench.plan, &RATES, entries(injectors, measure))
 }
 
 /// Floods who answers with live frames for so long; the summary of the generator.
@@ -132,7 +131,7 @@ pub fn pings(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
     {
         for subject in [Subject::Kernel, Subject::Driver("spin")] {
             let name = format!("{}, by {program}", subject.name());
-            entries.push(if shell::find_program(program).is_none() {
+            entries.push(if program::find(program).is_none() {
                 Entry::missing(&name, format!("no {program}: apt-get install {program}"))
             } else {
                 Entry::new(&name, move || {

@@ -153,28 +153,20 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 #[derive(Clone, Debug)]
 pub struct Netdext {
     binary: PathBuf,
-    help: String,
 }
 
 impl Netdext {
-    /// The binary, and what it says it can do.
+    /// This executable.
     ///
     /// # Errors
-    /// It can't be started.
-    pub fn new(binary: &Path) -> anyhow::Result<Self> {
-        let output = Command::new(binary).args(["run", "--help"]).output();
-        let output = output.with_context(|| format!("start {}", binary.display()))?;
-        Ok(Self { binary: binary.to_owned(), help: String::from_utf8_lossy(&output.stdout).into_owned() })
+    /// The system does not say where it is.
+    pub fn this() -> anyhow::Result<Self> {
+        Ok(Self { binary: std::env::current_exe().context("find this program")? })
     }
 
-    /// Whether `netdext run` has a flag.
-    pub fn has_flag(&self, flag: &str) -> bool {
-        self.help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == flag)
-    }
-
-    /// Whether the help of `netdext run` has these words.
-    pub fn help_mentions(&self, words: &str) -> bool {
-        self.help.contains(words)
+    /// Where it is.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// `netdext run --json` in a namespace, on an interface, not yet started. The arguments have no blanks in them.
@@ -292,13 +284,5 @@ mod tests {
         ]);
         assert_eq!(name_of(&command), "dpdk-testpmd");
         assert_eq!(name_of(&Command::new("/a/netdext")), "netdext");
-    }
-
-    #[test]
-    fn flags_are_found_as_whole_words() {
-        let netdext =
-            Netdext { binary: PathBuf::new(), help: "  --answer-rate <N>\n  --answer   x".to_owned() };
-        assert!(netdext.has_flag("--answer") && netdext.has_flag("--answer-rate"));
-        assert!(!netdext.has_flag("--answe"));
     }
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::Context;
 
 use super::process::{Netdext, Process, cpu_ns};
+use super::program;
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
-use crate::shell;
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +43,9 @@ impl Subject {
     }
 
     /// Why it can't be measured here, if it can't.
-    pub fn missing(self, netdext: &Netdext) -> Option<String> {
-        match self {
-            Self::Answer if !netdext.has_flag("--answer") => Some("this netdext has no --answer".to_owned()),
-            Self::Testpmd if shell::find_program("dpdk-testpmd").is_none() => Some(
-                "no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
+    pub fn missing(self) -> Option<&'static str> {
+        (self == Self::Testpmd && program::find("dpdk-testpmd").is_none())
+            .then_some("no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23")
     }
 
     /// The wire that it needs. `flood`: it is to be flooded with live frames.
@@ -138,7 +132,7 @@ fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
     // The forwarding core is the last one, as netdext's worker has it.
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
     let cores = if cores > 1 { format!("0,{}", cores - 1) } else { "0".to_owned() };
-    let program = shell::find_program("dpdk-testpmd").context("no dpdk-testpmd")?;
+    let program = program::find("dpdk-testpmd").context("no dpdk-testpmd")?;
     // It is ready when it says so, and to a pipe it would say so only at its end.
     let mut command: Command = wire.at_answerer("stdbuf");
     command.arg("--output=L").arg(program);

@@ -2,12 +2,12 @@
 
 use super::super::interrupt;
 use super::super::process::{Process, number, summary};
+use super::super::program;
 use super::super::runner::{Entry, Head, Sample, run};
 use super::super::schema::{Better, Case, Unit};
 use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 use super::Bench;
 use super::echo::flood;
-use crate::shell;
 
 const DROPS: [Head; 1] = [Head {
     id: "rx_drop",
@@ -64,13 +64,13 @@ pub fn drops(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         let name = format!("netdext sink, {}", wait.rsplit(' ').next().unwrap_or(wait));
         entries.push(Entry::new(&name, ours(wait)));
     }
-    entries.push(match shell::find_program("xdp-bench") {
+    entries.push(match program::find("xdp-bench") {
         None => Entry::missing("xdp-bench drop", "no xdp-bench on PATH"),
         Some(_) => {
             Entry::new("xdp-bench drop", || peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE]))
         }
     });
-    entries.push(match shell::find_program("xdpsock") {
+    entries.push(match program::find("xdpsock") {
         None => Entry::missing("xdpsock rxdrop", "no xdpsock on PATH"),
         Some(_) => Entry::new("xdpsock rxdrop", || xdpsock_drop_rate(bench)),
     });
