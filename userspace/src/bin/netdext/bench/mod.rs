@@ -1,10 +1,12 @@
 //! `netdext bench`: netdext beside the kernel's stack and its peers, in one run on one machine.
 
+mod aims;
 mod cases;
 mod compare;
 mod facts;
 mod html;
 mod interrupt;
+mod plan;
 mod plot;
 mod prober;
 mod process;
@@ -25,8 +27,8 @@ use netdext::privilege;
 
 use self::cases::Bench;
 use self::facts::Machine;
+use self::plan::Plan;
 use self::process::Netdext;
-use self::runner::Plan;
 use self::schema::{Report, SCHEMA_VERSION};
 use crate::output::say;
 
@@ -81,7 +83,7 @@ fn measure(quick: bool) -> anyhow::Result<Report> {
     let netdext = Netdext::this()?;
     let machine = Machine::look(netdext.binary());
     let bench = Bench { netdext: &netdext, plan: Plan::new(quick) };
-    let cases = cases::run_all(&bench)?;
+    let cases = runner::run(&bench.plan, cases::all(&bench))?;
     Ok(Report {
         schema: SCHEMA_VERSION,
         quick,
@@ -90,6 +92,7 @@ fn measure(quick: bool) -> anyhow::Result<Report> {
         rounds: bench.plan.rounds,
         machine,
         changes: cases::changes(),
+        aims: aims::look(&cases),
         cases,
     })
 }

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::interrupt;
 
-/// Longest time from start to being ready.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time from start to being ready, usually.
+pub const READY_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time from being told to stop to the end.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 /// How often a wait looks up.
@@ -42,12 +42,16 @@ impl Process {
         Ok(Self { child, describe, stdout, stderr })
     }
 
-    /// Waits for a line of its standard output for which `found` has something.
+    /// Waits for a line of its standard output for which `found` has something, for as long as `within`.
     ///
     /// # Errors
     /// It ends before, or the time is up, or a signal has come.
-    pub fn wait_for<T>(&mut self, mut found: impl FnMut(&str) -> Option<T>) -> anyhow::Result<T> {
-        let deadline = Instant::now() + READY_WITHIN;
+    pub fn wait_for<T>(
+        &mut self,
+        within: Duration,
+        mut found: impl FnMut(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + within;
         loop {
             interrupt::check()?;
             match self.stdout.recv_timeout(LOOK) {
@@ -57,7 +61,9 @@ impl Process {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => bail!("{}: not ready after 10 s", self.describe),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{}: not ready after {} s", self.describe, within.as_secs())
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("{}", self.last_words()),
             }
         }
@@ -182,8 +188,22 @@ impl Netdext {
     /// # Errors
     /// It does not get ready.
     pub fn run(&self, namespace: &str, iface: &str, arguments: &str) -> anyhow::Result<Process> {
+        self.run_within(READY_WITHIN, namespace, iface, arguments)
+    }
+
+    /// The same, for one that may take so long to get ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn run_within(
+        &self,
+        within: Duration,
+        namespace: &str,
+        iface: &str,
+        arguments: &str,
+    ) -> anyhow::Result<Process> {
         let mut process = Process::start(&mut self.command(namespace, iface, arguments))?;
-        process.wait_for(|line| event(line, "ready"))?;
+        process.wait_for(within, |line| event(line, "ready"))?;
         Ok(process)
     }
 }
@@ -253,7 +273,7 @@ mod tests {
         let script = r#"trap 'echo "{\"event\":\"summary\",\"n\":{\"m\":7}}"; exit 0' INT
             echo '{"event":"ready"}'; while :; do sleep 0.01; done"#;
         let mut process = shell(script);
-        process.wait_for(|line| event(line, "ready")).unwrap();
+        process.wait_for(READY_WITHIN, |line| event(line, "ready")).unwrap();
         assert!(cpu_ns(process.id()).unwrap() > 0 && resident_bytes(process.id()).unwrap() > 0);
         let summary = summary(&process.stop().unwrap()).unwrap();
         assert_eq!(number(&summary, "/n/m").unwrap(), 7.0);
@@ -263,7 +283,7 @@ mod tests {
     #[test]
     fn who_fails_is_quoted() {
         let mut process = shell("echo no such interface >&2; exit 1");
-        let error = process.wait_for(|line| event(line, "ready")).unwrap_err().to_string();
+        let error = process.wait_for(READY_WITHIN, |line| event(line, "ready")).unwrap_err().to_string();
         assert_eq!(error, "sh: no such interface");
         let error = shell("echo bad >&2; exit 3").wait().unwrap_err().to_string();
         assert!(error.ends_with(": bad"), "{error}");

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::process::{Netdext, Process, cpu_ns};
+use super::process::{Netdext, Process, READY_WITHIN, cpu_ns};
 use super::program;
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 
@@ -15,6 +15,8 @@ pub enum Subject {
     Kernel,
     /// netdext inside the kernel, `--answer`.
     Answer,
+    /// An XDP program that turns each echo request into its reply, without rules and without counters.
+    MinimalEcho,
     /// netdext's driver over the rings, with this `--wait`.
     Driver(&'static str),
     /// dpdk-testpmd over net_af_xdp.
@@ -22,10 +24,21 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 6] = [
+    /// Those whose round trips are measured, in the order of the table.
+    pub const WITH_ROUND_TRIPS: [Self; 6] = [
         Self::Kernel,
         Self::Answer,
+        Self::Driver("spin"),
+        Self::Driver("adaptive"),
+        Self::Driver("poll"),
+        Self::Testpmd,
+    ];
+
+    /// Those that are flooded, in the order of the table.
+    pub const FLOODED: [Self; 7] = [
+        Self::Kernel,
+        Self::Answer,
+        Self::MinimalEcho,
         Self::Driver("spin"),
         Self::Driver("adaptive"),
         Self::Driver("poll"),
@@ -37,9 +50,15 @@ impl Subject {
         match self {
             Self::Kernel => "kernel".to_owned(),
             Self::Answer => "netdext --answer".to_owned(),
+            Self::MinimalEcho => "minimal XDP_TX echo".to_owned(),
             Self::Driver(wait) => format!("netdext driver, {wait}"),
             Self::Testpmd => "dpdk-testpmd icmpecho".to_owned(),
         }
+    }
+
+    /// Whether it sends echo requests of its own when it is told to.
+    pub const fn has_injector(self) -> bool {
+        matches!(self, Self::Answer | Self::Driver(_))
     }
 
     /// Why it can't be measured here, if it can't.
@@ -72,18 +91,15 @@ impl Subject {
                 format!("--first 10ms --rate {rate}/s --batch {batch} --target {ASKER}")
             }
         };
-        // A veth is woken for what an XDP program sends only if it has a program too. A flood has one at the end of who
-        // asks; a prober gets a netdext there that leaves every frame to the kernel.
-        let ear = match self {
-            Self::Answer if !wire.flooded => {
-                Some(netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")?)
-            }
-            _ => None,
-        };
+        let ear = (self == Self::Answer && !wire.flooded).then(|| listen(wire, netdext)).transpose()?;
         let process = match self {
             Self::Kernel => None,
             Self::Answer => {
                 Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--answer {injecting}"))?)
+            }
+            Self::MinimalEcho => {
+                let flags = "--driver reflect --engine xdp --frames echo";
+                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, flags)?)
             }
             Self::Driver(wait) => {
                 Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--wait {wait} {injecting}"))?)
@@ -128,6 +144,15 @@ impl Running {
     }
 }
 
+/// Starts a netdext at the end of who asks that leaves every frame to the kernel: a veth is woken for what an XDP program
+/// sends only if it has a program too. A flood has one there anyway.
+///
+/// # Errors
+/// It does not get ready.
+pub fn listen(wire: &Wire, netdext: &Netdext) -> anyhow::Result<Process> {
+    netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")
+}
+
 fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
     // The forwarding core is the last one, as netdext's worker has it.
     let cores = std::thread::available_parallelism().map_or(1, Into::into);
@@ -141,6 +166,6 @@ fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
     command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
     command.args(["--", "--forward-mode=icmpecho", "--total-num-mbufs=16384", "--nb-cores=1"]);
     let mut process = Process::start(&mut command)?;
-    process.wait_for(|line| line.contains("Press enter to exit").then_some(()))?;
+    process.wait_for(READY_WITHIN, |line| line.contains("Press enter to exit").then_some(()))?;
     Ok(process)
 }
