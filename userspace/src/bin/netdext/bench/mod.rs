@@ -3,6 +3,7 @@
 mod aims;
 mod cases;
 mod compare;
+mod cpus;
 mod facts;
 mod html;
 mod interrupt;
@@ -34,7 +35,7 @@ use crate::output::say;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Less of everything: done in two minutes, with more noise
+    /// Less of everything: done within two minutes instead of fifteen, with more noise
     #[arg(long)]
     quick: bool,
     /// Where report.json and report.html go; made if it is missing

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::cpus;
 use super::interrupt;
 use super::wire::{ANSWERER, Wire};
 
@@ -60,10 +61,8 @@ pub fn probe<T: Send>(
 }
 
 fn pin() -> anyhow::Result<()> {
-    let allowed = sched_getaffinity(None).context("ask for the processors")?;
-    let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap_or(0);
     let mut set = CpuSet::new();
-    set.set(first);
+    set.set(cpus::first_and_last()?.0);
     sched_setaffinity(None, &set).context("pin the prober")
 }
 

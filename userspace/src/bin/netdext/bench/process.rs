@@ -113,11 +113,12 @@ impl Process {
         Ok(self.stdout.iter().collect())
     }
 
-    /// What it wrote to its standard error last, for a message.
+    /// What it wrote to its standard error, for a message: the line that is marked as the error, or else the last.
     fn last_words(&self) -> String {
         let lines: Vec<String> = std::iter::from_fn(|| self.stderr.recv_timeout(LOOK * 4).ok()).collect();
-        let said = lines.into_iter().rev().find(|line| !line.trim().is_empty());
-        format!("{}: {}", self.describe, said.unwrap_or_else(|| "ended without a word".to_owned()))
+        let marked = lines.iter().find(|line| line.starts_with("error: "));
+        let said = marked.or_else(|| lines.iter().rev().find(|line| !line.trim().is_empty()));
+        format!("{}: {}", self.describe, said.map_or("ended without a word", String::as_str))
     }
 }
 
@@ -285,6 +286,8 @@ mod tests {
         let mut process = shell("echo no such interface >&2; exit 1");
         let error = process.wait_for(READY_WITHIN, |line| event(line, "ready")).unwrap_err().to_string();
         assert_eq!(error, "sh: no such interface");
+        let error = shell("echo a; echo 'error: b' >&2; echo try --help >&2; exit 2").wait().unwrap_err();
+        assert_eq!(error.to_string(), "sh: error: b");
         let error = shell("echo bad >&2; exit 3").wait().unwrap_err().to_string();
         assert!(error.ends_with(": bad"), "{error}");
     }

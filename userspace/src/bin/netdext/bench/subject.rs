@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use super::cpus;
 use super::process::{Netdext, Process, READY_WITHIN, cpu_ns};
 use super::program;
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
@@ -154,14 +155,14 @@ pub fn listen(wire: &Wire, netdext: &Netdext) -> anyhow::Result<Process> {
 }
 
 fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
-    // The forwarding core is the last one, as netdext's worker has it.
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    let cores = if cores > 1 { format!("0,{}", cores - 1) } else { "0".to_owned() };
+    // Its second core, which forwards, is on the last processor, as netdext's worker is.
+    let (first, last) = cpus::first_and_last()?;
+    let cores = format!("0@{first},1@{last}");
     let program = program::find("dpdk-testpmd").context("no dpdk-testpmd")?;
     // It is ready when it says so, and to a pipe it would say so only at its end.
     let mut command: Command = wire.at_answerer("stdbuf");
     command.arg("--output=L").arg(program);
-    command.args(["-l", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
+    command.args(["--lcores", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
     command.args(["--file-prefix", wire.answerer()]);
     command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
     command.args(["--", "--forward-mode=icmpecho", "--total-num-mbufs=16384", "--nb-cores=1"]);
