@@ -11,7 +11,7 @@ pub fn first_and_last() -> anyhow::Result<(usize, usize)> {
     let allowed = sched_getaffinity(None).context("ask for the processors")?;
     let mut cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu));
     let first = cpus.next().context("no processor is allowed")?;
-    Ok((first, cpus.last().unwrap_or(first)))
+    Ok((first, cpus.next_back().unwrap_or(first)))
 }
 
 #[cfg(test)]
