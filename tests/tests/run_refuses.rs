@@ -74,6 +74,18 @@ fn a_missing_capability_is_named_with_exit_status_77() {
 }
 
 #[test]
+fn a_benchmark_without_capabilities_names_them_with_exit_status_77() {
+    require!("setpriv");
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--inh-caps=-all", "--bounding-set=-all"]).arg(binary());
+    command.args(["bench", "--quick", "--out", "report"]).current_dir(&directory);
+    let finished = Netdext::start(&mut command).wait();
+    assert!(finished.expect_failure(77).contains("CAP_SYS_ADMIN"), "{finished:#?}");
+    assert!(!directory.path().join("report").exists(), "nothing is made");
+}
+
+#[test]
 fn a_malformed_value_is_refused_with_its_flag_and_an_example() {
     require!("ethtool");
     let wire = Wire::new("malformed values");

@@ -1,151 +1,57 @@
-//! `cargo xtask bench`: netdext beside the kernel's stack and its peers, in one run on one machine.
+//! `cargo xtask bench`: build in release, become root, `netdext bench`.
 
-mod cases;
-mod compare;
-mod facts;
-mod html;
-mod interrupt;
-mod plot;
-mod prober;
-mod process;
-mod runner;
-mod schema;
-mod spread;
-mod subject;
-mod table;
-mod wire;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use anyhow::{Context, anyhow};
 
-use anyhow::{Context, bail};
-
-use self::cases::Bench;
-use self::facts::Machine;
-use self::process::Netdext;
-use self::runner::Plan;
-use self::schema::{Report, SCHEMA_VERSION};
 use crate::{setup, shell};
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Less of everything: done in two minutes, with more noise
-    #[arg(long)]
-    quick: bool,
-    /// Where report.json and report.html go [default: target/bench]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Also print what has changed since this earlier report.json, beyond the noise
-    #[arg(long, value_name = "OLD.json")]
-    compare: Option<PathBuf>,
-    /// The netdext to measure, already built; set when this command starts itself again as root
-    #[arg(long, hide = true)]
-    netdext: Option<PathBuf>,
+    /// Everything goes to `netdext bench` as it is, for example `--quick`; the report is in target/bench unless `--out`
+    /// says otherwise
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    netdext_arguments: Vec<OsString>,
 }
 
-/// Runs the command: builds netdext in release, becomes root, measures, writes the report.
+/// Runs the command. On success it does not return: netdext takes the place of this process, so that signals and the
+/// exit status are its own.
 ///
 /// # Errors
-/// Something can't be set up, a signal came, or the report can't be written. What goes wrong with a single case is in
-/// the report.
+/// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    // Read first: a wrong name should not be found out after a quarter of an hour.
-    let old = args.compare.as_deref().map(read_report).transpose()?;
-    let netdext = match &args.netdext {
-        Some(netdext) => netdext.clone(),
-        None => build()?,
-    };
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => target_of(&netdext)?.join("bench"),
-    };
-    if !shell::is_root() {
-        return as_root(&args, &netdext, &out);
-    }
-    fs::create_dir_all(&out).with_context(|| format!("create {}", out.display()))?;
-    let report = measure(args.quick, &netdext)?;
-    print!("{}", table::render(&report));
-    let json = out.join("report.json");
-    let text = serde_json::to_string_pretty(&report).context("write the report as JSON")? + "\n";
-    fs::write(&json, text).with_context(|| format!("write {}", json.display()))?;
-    let page = out.join("report.html");
-    fs::write(&page, html::render(&report)?).with_context(|| format!("write {}", page.display()))?;
-    println!("wrote {} and {}", json.display(), page.display());
-    if let Some(old) = old {
-        print!("{}", compare::render(&old, &report));
-    }
-    Ok(())
-}
-
-fn measure(quick: bool, netdext: &Path) -> anyhow::Result<Report> {
-    for program in ["ip", "ethtool"] {
-        if shell::find_program(program).is_none() {
-            bail!("no {program}: run `cargo xtask setup --tests`");
-        }
-    }
-    interrupt::watch()?;
-    wire::remove_orphans();
-    let began = Instant::now();
-    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let machine = Machine::look();
-    let netdext = Netdext::new(netdext)?;
-    let bench = Bench { netdext: &netdext, plan: Plan::new(quick) };
-    let cases = cases::run_all(&bench)?;
-    Ok(Report {
-        schema: SCHEMA_VERSION,
-        quick,
-        started_s: started.as_secs(),
-        took_ns: began.elapsed().as_nanos() as u64,
-        rounds: bench.plan.rounds,
-        machine,
-        changes: cases::changes(),
-        cases,
-    })
-}
-
-fn build() -> anyhow::Result<PathBuf> {
     setup::ensure(setup::Purpose::Build)?;
     let built = shell::build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
-    Ok(built.into_iter().next().context("cargo built no executable")?.executable)
+    let netdext = built.into_iter().next().context("cargo built no executable")?.executable;
+    // It is `target/release/netdext`, wherever the target directory is.
+    let target = netdext.parent().and_then(Path::parent);
+    let target = target.with_context(|| format!("{} is in no folder", netdext.display()))?;
+    let mut command = shell::as_root(&netdext, &["PATH", "RUST_LOG"])?;
+    // A second `--out`, of the arguments, takes the place of this one.
+    command.args(["bench", "--out"]).arg(target.join("bench")).args(args.netdext_arguments);
+    let error = command.exec();
+    Err(anyhow!(error).context(format!("start {}", shell::printable(&command))))
 }
 
-/// The target directory that holds `target/release/netdext`.
-fn target_of(netdext: &Path) -> anyhow::Result<&Path> {
-    netdext.parent().and_then(Path::parent).with_context(|| format!("{} is in no folder", netdext.display()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
 
-/// Runs this command again as root, with what was built as the user.
-fn as_root(args: &Args, netdext: &Path, out: &Path) -> anyhow::Result<()> {
-    let this = std::env::current_exe().context("find this program")?;
-    let mut command = shell::as_root(this, &["PATH", "RUST_LOG"])?;
-    command.arg("bench").arg("--netdext").arg(netdext).arg("--out").arg(out);
-    if args.quick {
-        command.arg("--quick");
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
     }
-    if let Some(old) = &args.compare {
-        command.arg("--compare").arg(old);
-    }
-    shell::succeed(&mut command)
-}
 
-fn read_report(path: &Path) -> anyhow::Result<Report> {
-    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    let schema: Schema = serde_json::from_slice(&text)
-        .with_context(|| format!("{} is no report of a benchmark", path.display()))?;
-    if schema.schema != SCHEMA_VERSION {
-        bail!(
-            "{} is of schema {}, and this is {SCHEMA_VERSION}: compare with a report of the same",
-            path.display(),
-            schema.schema
-        );
+    #[test]
+    fn arguments_are_passed_on_untouched() {
+        let words = ["x", "--quick", "--out", "a b", "--compare=old.json"];
+        let args = Cli::try_parse_from(words).map(|cli| cli.args).unwrap();
+        assert_eq!(args.netdext_arguments, words[1..]);
+        assert!(Cli::try_parse_from(["x"]).unwrap().args.netdext_arguments.is_empty());
     }
-    serde_json::from_slice(&text).with_context(|| format!("{} is no whole report", path.display()))
-}
-
-/// The part of a report that says how to read the rest.
-#[derive(serde::Deserialize)]
-struct Schema {
-    schema: u32,
 }

@@ -1,5 +1,6 @@
 //! The command line of netdext.
 
+mod bench;
 mod capture;
 mod completions;
 mod daemon;
@@ -85,6 +86,8 @@ enum Command {
     Stats(stats::Args),
     /// The counts of running drivers with rates, on the whole terminal
     Top(top::Args),
+    /// Measure netdext beside the kernel's stack and its peers, and write a report
+    Bench(bench::Args),
     /// Completions for a shell, to standard output
     Completions(completions::Args),
     /// The manual, to standard output or into a directory
@@ -116,6 +119,7 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(args),
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Completions(args) => completions::run(args, Cli::command()),
         Command::Man(args) => man::run(args, Cli::command()),
     };

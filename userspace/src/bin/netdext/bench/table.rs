@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::schema::{Case, Outcome, Report};
+use super::schema::{Aim, Bound, Case, Outcome, Report};
 
 /// The whole report as text.
 pub fn render(report: &Report) -> String {
@@ -21,6 +21,7 @@ pub fn render(report: &Report) -> String {
     for case in &report.cases {
         text.push_str(&render_case(case));
     }
+    text.push_str(&render_aims(report));
     let _ = writeln!(text, "\nchanged for this, and undone:");
     for change in &report.changes {
         let _ = writeln!(text, "  {change}");
@@ -35,6 +36,36 @@ fn render_case(case: &Case) -> String {
         let _ = writeln!(text, "  {:width$}  {}", result.key(), figures(case, result));
     }
     text
+}
+
+fn render_aims(report: &Report) -> String {
+    let mut text = "\nwhat was aimed for, and what this run gave:\n".to_owned();
+    let width = report.aims.iter().map(|aim| aim.name.len()).max().unwrap_or(0);
+    for aim in &report.aims {
+        let _ = writeln!(text, "  {:width$}  {:>18}  {}", aim.name, aimed(aim), given(aim));
+    }
+    text
+}
+
+/// The aim with its bound.
+pub fn aimed(aim: &Aim) -> String {
+    let bound = match aim.bound {
+        Bound::AtLeast => "at least",
+        Bound::AtMost => "at most",
+    };
+    format!("{bound} {}", aim.unit.show(aim.aim))
+}
+
+/// The figure with whether it is what was aimed for, or why there is none.
+pub fn given(aim: &Aim) -> String {
+    match (aim.figure, &aim.not_measured) {
+        (Some(figure), _) => {
+            let reached = if aim.reached == Some(true) { "reached" } else { "NOT reached" };
+            format!("{:>12}  {reached}", aim.unit.show(figure))
+        }
+        (None, Some(why)) => format!("not measured: {why}"),
+        (None, None) => "not measured".to_owned(),
+    }
 }
 
 /// Median and spread, or why there is none.
@@ -60,7 +91,9 @@ pub fn figures(case: &Case, result: &Outcome) -> String {
 #[cfg(test)]
 pub mod tests {
     use std::collections::BTreeMap;
+    use std::path::Path;
 
+    use super::super::aims;
     use super::super::facts::Machine;
     use super::super::schema::{Better, Outcome, Unit};
     use super::super::spread::Spread;
@@ -91,8 +124,9 @@ pub mod tests {
             started_s: 0,
             took_ns: 1,
             rounds: 3,
-            machine: Machine::look(),
+            machine: Machine::look(Path::new("/bin/sh")),
             changes: vec!["a change".into()],
+            aims: aims::look(std::slice::from_ref(&case)),
             cases: vec![case],
         }
     }
@@ -106,5 +140,22 @@ pub mod tests {
         );
         assert!(text.contains("peer    not available: no <such> thing"), "{text}");
         assert!(text.contains("a change"));
+    }
+
+    #[test]
+    fn an_aim_has_its_figure_or_why_there_is_none() {
+        let text = render(&report(vec![
+            outcome("kernel", &[1e6]),
+            outcome("netdext --answer", &[8e6]),
+            outcome("netdext driver, spin", &[1.5e6]),
+        ]));
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).expect(name).trim().to_owned();
+        let answer = line("echo rate, --answer / kernel");
+        assert!(answer.ends_with("at least 7.00 x        8.00 x  reached"), "{answer}");
+        assert!(line("echo rate, spin / kernel").ends_with("1.50 x  NOT reached"), "{text}");
+        assert!(
+            line("resident memory").contains("not measured: memory of netdext driver, adaptive"),
+            "{text}"
+        );
     }
 }

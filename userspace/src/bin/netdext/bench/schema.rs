@@ -21,14 +21,49 @@ pub struct Report {
     pub started_s: u64,
     /// How long it took.
     pub took_ns: u64,
-    /// Samples of each figure, taken in turn with those of the others.
+    /// Samples of each figure at the most, taken in turn with those of the others.
     pub rounds: usize,
     /// Where it ran.
     pub machine: Machine,
     /// What was changed of the system for it, and undone.
     pub changes: Vec<String>,
+    /// What was aimed for; reports of before there were aims have none.
+    #[serde(default)]
+    pub aims: Vec<Aim>,
     /// What was measured.
     pub cases: Vec<Case>,
+}
+
+/// A figure, or a ratio of two, that is to reach a bound.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Aim {
+    /// What it is about: `echo rate, spin / kernel`.
+    pub name: String,
+    /// Of the figure and the aim.
+    pub unit: Unit,
+    /// On which side of the aim the figure should be.
+    pub bound: Bound,
+    /// What is aimed for.
+    pub aim: f64,
+    /// What was measured, of medians; exactly one of this and `not_measured` is there.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub figure: Option<f64>,
+    /// Whether the figure is on the right side; there if the figure is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reached: Option<bool>,
+    /// Why there is no figure.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub not_measured: Option<String>,
+}
+
+/// A side of an aim; the aim itself is on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The figure or more.
+    AtLeast,
+    /// The figure or less.
+    AtMost,
 }
 
 /// One question, with the answers of several subjects.
@@ -58,6 +93,8 @@ pub enum Unit {
     Bytes,
     /// Hundredths.
     Percent,
+    /// One figure by another; of aims only.
+    Ratio,
 }
 
 /// Whether more is good.
@@ -114,6 +151,7 @@ impl Unit {
             Self::Ns => format!("{:.2} us", value / 1e3),
             Self::Bytes => format!("{:.1} MiB", value / f64::from(1 << 20)),
             Self::Percent => format!("{value:.2} %"),
+            Self::Ratio => format!("{value:.2} x"),
         }
     }
 }
@@ -131,6 +169,7 @@ mod tests {
             (Unit::Ns, 160e6, "160.0 ms"),
             (Unit::Bytes, 28_311_552.0, "27.0 MiB"),
             (Unit::Percent, 0.13, "0.13 %"),
+            (Unit::Ratio, 1.6, "1.60 x"),
         ];
         for (unit, value, text) in shown {
             assert_eq!(unit.show(value), text);

@@ -10,13 +10,16 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
+use super::cpus;
 use super::interrupt;
 use super::wire::{ANSWERER, Wire};
 
 /// How long a reply may take.
 const REPLY_WITHIN: Duration = Duration::from_millis(100);
+/// How long the first reply may take, from the start of who answers.
+const FIRST_WITHIN: Duration = Duration::from_secs(5);
 /// From one request to the next while nobody answers yet.
 const RETRY: Duration = Duration::from_millis(1);
 /// Round trips that are not counted, for the caches.
@@ -58,10 +61,8 @@ pub fn probe<T: Send>(
 }
 
 fn pin() -> anyhow::Result<()> {
-    let allowed = sched_getaffinity(None).context("ask for the processors")?;
-    let first = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap_or(0);
     let mut set = CpuSet::new();
-    set.set(first);
+    set.set(cpus::first_and_last()?.0);
     sched_setaffinity(None, &set).context("pin the prober")
 }
 
@@ -106,15 +107,15 @@ impl Prober {
     /// Asks until there is a first reply; how long that was, from `since` on.
     ///
     /// # Errors
-    /// None comes within ten seconds, the socket fails, or a signal has come.
+    /// None comes in time, the socket fails, or a signal has come.
     pub fn first_reply(&mut self, since: Instant) -> anyhow::Result<Duration> {
-        while since.elapsed() < Duration::from_secs(10) {
+        while since.elapsed() < FIRST_WITHIN {
             interrupt::check()?;
             if self.round_trip(RETRY)?.is_some() {
                 return Ok(since.elapsed());
             }
         }
-        anyhow::bail!("no reply within 10 s")
+        anyhow::bail!("no reply within {} s", FIRST_WITHIN.as_secs())
     }
 
     fn round_trip(&mut self, within: Duration) -> anyhow::Result<Option<Duration>> {

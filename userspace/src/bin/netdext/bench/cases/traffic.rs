@@ -2,28 +2,28 @@
 
 use super::super::interrupt;
 use super::super::process::{Process, number, summary};
-use super::super::runner::{Entry, Head, Sample, run};
-use super::super::schema::{Better, Case, Unit};
+use super::super::program;
+use super::super::runner::{Entry, Group, Head, Sample};
+use super::super::schema::{Better, Unit};
 use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 use super::Bench;
 use super::echo::flood;
-use crate::shell;
 
-const DROPS: [Head; 1] = [Head {
+static DROPS: [Head; 1] = [Head {
     id: "rx_drop",
     title: "Frames of 64 bytes received and dropped, flood",
     unit: Unit::Pps,
     better: Better::Higher,
 }];
-const SENDS: [Head; 1] =
+static SENDS: [Head; 1] =
     [Head { id: "tx", title: "Frames of 64 bytes sent", unit: Unit::Pps, better: Better::Higher }];
-const REFLECTIONS: [Head; 1] = [Head {
+static REFLECTIONS: [Head; 1] = [Head {
     id: "reflect",
     title: "Frames of 64 bytes sent back, flood",
     unit: Unit::Pps,
     better: Better::Higher,
 }];
-const PACING: [Head; 3] = [
+static PACING: [Head; 3] = [
     Head {
         id: "pacing_p50",
         title: "Departure later than planned, median",
@@ -48,7 +48,12 @@ const PACING: [Head; 3] = [
 pub fn drop_rate(bench: &Bench<'_>, sink: &str, flags: &str) -> anyhow::Result<f64> {
     let wire = Wire::new(WireConfig::default())?;
     let sink = bench.netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--driver sink {sink}"))?;
-    let flooded = flood(bench, &wire, flags, bench.plan.time)?;
+    drops_of(bench, &wire, sink, flags)
+}
+
+/// The same of a sink that is ready. `flags` are those of the flood.
+pub fn drops_of(bench: &Bench<'_>, wire: &Wire, sink: Process, flags: &str) -> anyhow::Result<f64> {
+    let flooded = flood(bench, wire, flags, bench.plan.time)?;
     let seconds = number(&flooded, "/sending_ns")? / 1e9;
     let summary = summary(&sink.stop()?)?;
     let dropped =
@@ -57,24 +62,24 @@ pub fn drop_rate(bench: &Bench<'_>, sink: &str, flags: &str) -> anyhow::Result<f
 }
 
 /// Received and dropped.
-pub fn drops(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn drops<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let ours = |flags: &'static str| move || Ok(Sample::of(&[drop_rate(bench, flags, "")?]));
     let mut entries = vec![Entry::new("inside the kernel (XDP_DROP)", ours("--engine xdp"))];
     for wait in ["--steer all --wait spin", "--steer all --wait adaptive", "--steer all --wait poll"] {
         let name = format!("netdext sink, {}", wait.rsplit(' ').next().unwrap_or(wait));
         entries.push(Entry::new(&name, ours(wait)));
     }
-    entries.push(match shell::find_program("xdp-bench") {
+    entries.push(match program::find("xdp-bench") {
         None => Entry::missing("xdp-bench drop", "no xdp-bench on PATH"),
         Some(_) => {
             Entry::new("xdp-bench drop", || peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE]))
         }
     });
-    entries.push(match shell::find_program("xdpsock") {
+    entries.push(match program::find("xdpsock") {
         None => Entry::missing("xdpsock rxdrop", "no xdpsock on PATH"),
         Some(_) => Entry::new("xdpsock rxdrop", || xdpsock_drop_rate(bench)),
     });
-    run(&bench.plan, &DROPS, entries)
+    Group { heads: &DROPS, entries }
 }
 
 /// A peer that drops in XDP, counted by the device.
@@ -146,7 +151,7 @@ fn start_sending(
 }
 
 /// Sent over the rings.
-pub fn sends(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn sends<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let entry = |name: &str, receiver: &'static str| {
         Entry::new(name, move || Ok(Sample::of(&[send_rate(bench, 1, receiver, "")?])))
     };
@@ -154,11 +159,11 @@ pub fn sends(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
     if !bench.plan.quick {
         entries.push(entry("netdext generate, to netdext sink", "--steer all --wait adaptive"));
     }
-    run(&bench.plan, &SENDS, entries)
+    Group { heads: &SENDS, entries }
 }
 
 /// Sent back.
-pub fn reflections(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn reflections<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let entry = |name: &str, flags: &'static str| {
         Entry::new(name, move || {
             let wire = Wire::new(WireConfig::default())?;
@@ -175,11 +180,11 @@ pub fn reflections(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         entry("netdext reflect, spin", "--steer all --wait spin"),
         entry("netdext reflect, adaptive", "--steer all --wait adaptive"),
     ];
-    run(&bench.plan, &REFLECTIONS, entries)
+    Group { heads: &REFLECTIONS, entries }
 }
 
 /// Sent on a schedule.
-pub fn pacing(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn pacing<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let rates: &[u32] = if bench.plan.quick { &[10_000] } else { &[1_000, 10_000, 100_000] };
     let mut entries = Vec::new();
     let waits: &[&str] = if bench.plan.quick { &["spin", "adaptive"] } else { &["spin", "adaptive", "poll"] };
@@ -197,7 +202,7 @@ pub fn pacing(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
             entries.push(entry.with("rate", format!("{rate}/s")));
         }
     }
-    run(&bench.plan, &PACING, entries)
+    Group { heads: &PACING, entries }
 }
 
 #[cfg(test)]

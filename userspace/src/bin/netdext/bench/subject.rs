@@ -4,9 +4,10 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use super::process::{Netdext, Process, cpu_ns};
+use super::cpus;
+use super::process::{Netdext, Process, READY_WITHIN, cpu_ns};
+use super::program;
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
-use crate::shell;
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub enum Subject {
     Kernel,
     /// netdext inside the kernel, `--answer`.
     Answer,
+    /// An XDP program that turns each echo request into its reply, without rules and without counters.
+    MinimalEcho,
     /// netdext's driver over the rings, with this `--wait`.
     Driver(&'static str),
     /// dpdk-testpmd over net_af_xdp.
@@ -22,10 +25,21 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// All of them, in the order of the table.
-    pub const ALL: [Self; 6] = [
+    /// Those whose round trips are measured, in the order of the table.
+    pub const WITH_ROUND_TRIPS: [Self; 6] = [
         Self::Kernel,
         Self::Answer,
+        Self::Driver("spin"),
+        Self::Driver("adaptive"),
+        Self::Driver("poll"),
+        Self::Testpmd,
+    ];
+
+    /// Those that are flooded, in the order of the table.
+    pub const FLOODED: [Self; 7] = [
+        Self::Kernel,
+        Self::Answer,
+        Self::MinimalEcho,
         Self::Driver("spin"),
         Self::Driver("adaptive"),
         Self::Driver("poll"),
@@ -37,21 +51,21 @@ impl Subject {
         match self {
             Self::Kernel => "kernel".to_owned(),
             Self::Answer => "netdext --answer".to_owned(),
+            Self::MinimalEcho => "minimal XDP_TX echo".to_owned(),
             Self::Driver(wait) => format!("netdext driver, {wait}"),
             Self::Testpmd => "dpdk-testpmd icmpecho".to_owned(),
         }
     }
 
+    /// Whether it sends echo requests of its own when it is told to.
+    pub const fn has_injector(self) -> bool {
+        matches!(self, Self::Answer | Self::Driver(_))
+    }
+
     /// Why it can't be measured here, if it can't.
-    pub fn missing(self, netdext: &Netdext) -> Option<String> {
-        match self {
-            Self::Answer if !netdext.has_flag("--answer") => Some("this netdext has no --answer".to_owned()),
-            Self::Testpmd if shell::find_program("dpdk-testpmd").is_none() => Some(
-                "no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
+    pub fn missing(self) -> Option<&'static str> {
+        (self == Self::Testpmd && program::find("dpdk-testpmd").is_none())
+            .then_some("no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23")
     }
 
     /// The wire that it needs. `flood`: it is to be flooded with live frames.
@@ -78,18 +92,15 @@ impl Subject {
                 format!("--first 10ms --rate {rate}/s --batch {batch} --target {ASKER}")
             }
         };
-        // A veth is woken for what an XDP program sends only if it has a program too. A flood has one at the end of who
-        // asks; a prober gets a netdext there that leaves every frame to the kernel.
-        let ear = match self {
-            Self::Answer if !wire.flooded => {
-                Some(netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")?)
-            }
-            _ => None,
-        };
+        let ear = (self == Self::Answer && !wire.flooded).then(|| listen(wire, netdext)).transpose()?;
         let process = match self {
             Self::Kernel => None,
             Self::Answer => {
                 Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--answer {injecting}"))?)
+            }
+            Self::MinimalEcho => {
+                let flags = "--driver reflect --engine xdp --frames echo";
+                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, flags)?)
             }
             Self::Driver(wait) => {
                 Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--wait {wait} {injecting}"))?)
@@ -134,19 +145,28 @@ impl Running {
     }
 }
 
+/// Starts a netdext at the end of who asks that leaves every frame to the kernel: a veth is woken for what an XDP program
+/// sends only if it has a program too. A flood has one there anyway.
+///
+/// # Errors
+/// It does not get ready.
+pub fn listen(wire: &Wire, netdext: &Netdext) -> anyhow::Result<Process> {
+    netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")
+}
+
 fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
-    // The forwarding core is the last one, as netdext's worker has it.
-    let cores = std::thread::available_parallelism().map_or(1, Into::into);
-    let cores = if cores > 1 { format!("0,{}", cores - 1) } else { "0".to_owned() };
-    let program = shell::find_program("dpdk-testpmd").context("no dpdk-testpmd")?;
+    // Its second core, which forwards, is on the last processor, as netdext's worker is.
+    let (first, last) = cpus::first_and_last()?;
+    let cores = format!("0@{first},1@{last}");
+    let program = program::find("dpdk-testpmd").context("no dpdk-testpmd")?;
     // It is ready when it says so, and to a pipe it would say so only at its end.
     let mut command: Command = wire.at_answerer("stdbuf");
     command.arg("--output=L").arg(program);
-    command.args(["-l", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
+    command.args(["--lcores", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
     command.args(["--file-prefix", wire.answerer()]);
     command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
     command.args(["--", "--forward-mode=icmpecho", "--total-num-mbufs=16384", "--nb-cores=1"]);
     let mut process = Process::start(&mut command)?;
-    process.wait_for(|line| line.contains("Press enter to exit").then_some(()))?;
+    process.wait_for(READY_WITHIN, |line| line.contains("Press enter to exit").then_some(()))?;
     Ok(process)
 }

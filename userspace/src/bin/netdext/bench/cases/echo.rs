@@ -6,22 +6,22 @@ use anyhow::Context;
 
 use super::super::prober::probe;
 use super::super::process::{Process, number, summary};
-use super::super::runner::{Entry, Head, Sample, run};
-use super::super::schema::{Better, Case, Unit};
+use super::super::program;
+use super::super::runner::{Entry, Group, Head, Sample};
+use super::super::schema::{Better, Unit};
 use super::super::spread::quantile;
 use super::super::subject::Subject;
 use super::super::wire::{ANSWERER, ASKER_IFACE, Wire};
 use super::Bench;
-use crate::shell;
 
-const ROUND_TRIPS: [Head; 4] = [
+static ROUND_TRIPS: [Head; 4] = [
     Head { id: "echo_rtt_p50", title: "Echo round trip, median", unit: Unit::Ns, better: Better::Lower },
     Head { id: "echo_rtt_p99", title: "Echo round trip, p99", unit: Unit::Ns, better: Better::Lower },
     Head { id: "echo_rtt_p999", title: "Echo round trip, p99.9", unit: Unit::Ns, better: Better::Lower },
     Head { id: "echo_rtt_max", title: "Echo round trip, longest", unit: Unit::Ns, better: Better::Lower },
 ];
 
-const RATES: [Head; 2] = [
+static RATES: [Head; 2] = [
     Head { id: "echo_rate", title: "Echo requests answered, flood", unit: Unit::Pps, better: Better::Higher },
     Head {
         id: "echo_cpu",
@@ -31,7 +31,7 @@ const RATES: [Head; 2] = [
     },
 ];
 
-const PINGS: [Head; 1] = [Head {
+static PINGS: [Head; 1] = [Head {
     id: "echo_rtt_mean",
     title: "Echo round trip, mean, as ping and fping have it",
     unit: Unit::Ns,
@@ -39,20 +39,18 @@ const PINGS: [Head; 1] = [Head {
 }];
 
 /// An entry for each subject and rate of the injector.
-/// `injectors` are the rates.
 fn entries<'a>(
-    bench: &'a Bench<'a>,
+    subjects: &[Subject],
     injectors: &[u32],
     measure: impl Fn(Subject, u32) -> anyhow::Result<Sample> + Copy + 'a,
 ) -> Vec<Entry<'a>> {
     let mut entries = Vec::new();
-    for subject in Subject::ALL {
+    for &subject in subjects {
         for &injector in injectors {
-            // Only netdext has one.
-            if injector > 0 && matches!(subject, Subject::Kernel | Subject::Testpmd) {
+            if injector > 0 && !subject.has_injector() {
                 continue;
             }
-            let entry = match subject.missing(bench.netdext) {
+            let entry = match subject.missing() {
                 Some(why) => Entry::missing(&subject.name(), why),
                 None => Entry::new(&subject.name(), move || measure(subject, injector)),
             };
@@ -63,7 +61,7 @@ fn entries<'a>(
 }
 
 /// Round trips.
-pub fn round_trips(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn round_trips<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let measure = |subject: Subject, injector: u32| {
         let wire = subject.wire(false)?;
         let running = subject.start(&wire, bench.netdext, injector)?;
@@ -82,11 +80,11 @@ pub fn round_trips(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
-    run(&bench.plan, &ROUND_TRIPS, entries(bench, injectors, measure))
+    Group { heads: &ROUND_TRIPS, entries: entries(&Subject::WITH_ROUND_TRIPS, injectors, measure) }
 }
 
 /// Answers a second under a flood of live frames.
-pub fn rates(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn rates<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let measure = |subject: Subject, injector: u32| {
         let wire = subject.wire(true)?;
         let running = subject.start(&wire, bench.netdext, injector)?;
@@ -101,7 +99,7 @@ pub fn rates(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
         Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
-    run(&bench.plan, &RATES, entries(bench, injectors, measure))
+    Group { heads: &RATES, entries: entries(&Subject::FLOODED, injectors, measure) }
 }
 
 /// Floods who answers with live frames for so long; the summary of the generator.
@@ -122,17 +120,17 @@ pub fn flood(
 }
 
 /// The mean that `ping -f` and `fping` print: other probers than ours, for comparison. Not in a quick run.
-pub fn pings(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
-    if bench.plan.quick {
-        return Ok(Vec::new());
-    }
+pub fn pings<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let mut entries = Vec::new();
+    if bench.plan.quick {
+        return Group { heads: &PINGS, entries };
+    }
     for (program, arguments) in
         [("ping", "-q -f -c 5000 198.18.0.1"), ("fping", "-q -c 200 -p 1 -i 1 198.18.0.1")]
     {
         for subject in [Subject::Kernel, Subject::Driver("spin")] {
             let name = format!("{}, by {program}", subject.name());
-            entries.push(if shell::find_program(program).is_none() {
+            entries.push(if program::find(program).is_none() {
                 Entry::missing(&name, format!("no {program}: apt-get install {program}"))
             } else {
                 Entry::new(&name, move || {
@@ -150,7 +148,7 @@ pub fn pings(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
             });
         }
     }
-    run(&bench.plan, &PINGS, entries)
+    Group { heads: &PINGS, entries }
 }
 
 /// The second of the numbers after `min/avg/max`, in ms.

@@ -1,23 +1,23 @@
 //! From the start to the first reply, and what a driver costs that has nothing to do.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::interrupt;
 use super::super::prober::probe;
 use super::super::process::{Process, cpu_ns, resident_bytes};
-use super::super::runner::{Entry, Head, Sample, run};
-use super::super::schema::{Better, Case, Unit};
-use super::super::subject::Subject;
+use super::super::runner::{Entry, Group, Head, Sample};
+use super::super::schema::{Better, Unit};
+use super::super::subject::{Subject, listen};
 use super::super::wire::ANSWERER_IFACE;
 use super::Bench;
 
-const START: [Head; 1] = [Head {
+static START: [Head; 1] = [Head {
     id: "start",
     title: "From the start of the process to the first reply",
     unit: Unit::Ns,
     better: Better::Lower,
 }];
-const AT_REST: [Head; 2] = [
+static AT_REST: [Head; 2] = [
     Head {
         id: "idle_cpu",
         title: "Processor time at rest, of one processor",
@@ -27,14 +27,12 @@ const AT_REST: [Head; 2] = [
     Head { id: "memory", title: "Resident memory, one queue", unit: Unit::Bytes, better: Better::Lower },
 ];
 
-/// How long a driver is watched at rest.
-const REST: Duration = Duration::from_secs(1);
-
 /// Start to first reply.
-pub fn first_reply(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
-    let entry = |name: &str, flags: &'static str| {
-        Entry::new(name, move || {
-            let wire = Subject::Driver("adaptive").wire(false)?;
+pub fn first_reply<'a>(bench: &'a Bench<'a>) -> Group<'a> {
+    let entry = |subject: Subject, flags: &'static str| {
+        Entry::new(&subject.name(), move || {
+            let wire = subject.wire(false)?;
+            let ear = (subject == Subject::Answer).then(|| listen(&wire, bench.netdext)).transpose()?;
             let took = probe(&wire, |prober| {
                 let since = Instant::now();
                 let mut command = bench.netdext.command(wire.answerer(), ANSWERER_IFACE, flags);
@@ -43,25 +41,26 @@ pub fn first_reply(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
                 process.stop()?;
                 Ok(took)
             })?;
+            ear.map(Process::stop).transpose()?;
             Ok(Sample::of(&[took.as_nanos() as f64]))
         })
     };
-    let answer = match Subject::Answer.missing(bench.netdext) {
-        Some(why) => Entry::missing(&Subject::Answer.name(), why),
-        None => entry(&Subject::Answer.name(), "--answer --no-injector"),
-    };
-    run(&bench.plan, &START, vec![entry("netdext driver, adaptive", "--no-injector"), answer])
+    let entries = vec![
+        entry(Subject::Driver("adaptive"), "--no-injector"),
+        entry(Subject::Answer, "--answer --no-injector"),
+    ];
+    Group { heads: &START, entries }
 }
 
 /// Processor time and memory of a driver without traffic.
-pub fn at_rest(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
+pub fn at_rest<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let entry = |wait: &'static str| {
         Entry::new(&format!("netdext driver, {wait}"), move || {
             let wire = Subject::Driver(wait).wire(false)?;
             let flags = format!("--no-injector --wait {wait}");
             let process = bench.netdext.run(wire.answerer(), ANSWERER_IFACE, &flags)?;
             let (before, since) = (cpu_ns(process.id())?, Instant::now());
-            interrupt::sleep(REST)?;
+            interrupt::sleep(bench.plan.rest)?;
             let used = (cpu_ns(process.id())? - before) as f64;
             let share = 100.0 * used / since.elapsed().as_nanos() as f64;
             let memory = resident_bytes(process.id())? as f64;
@@ -69,5 +68,6 @@ pub fn at_rest(bench: &Bench<'_>) -> anyhow::Result<Vec<Case>> {
             Ok(Sample::of(&[share, memory]))
         })
     };
-    run(&bench.plan, &AT_REST, vec![entry("adaptive"), entry("poll")])
+    let waits: &[&str] = if bench.plan.quick { &["adaptive"] } else { &["adaptive", "poll"] };
+    Group { heads: &AT_REST, entries: waits.iter().map(|&wait| entry(wait)).collect() }
 }

@@ -1,34 +1,13 @@
-//! Rounds: every subject of a case is measured once before the first is measured again, so that what the machine
+//! Rounds: every subject of every case is measured once before the first is measured again, so that what the machine
 //! does meanwhile falls on all of them alike.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::interrupt;
+use super::plan::Plan;
 use super::schema::{Better, Case, Outcome, Unit};
 use super::spread::{Spread, quantile};
-
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Less of everything.
-    pub quick: bool,
-    /// Samples of each figure.
-    pub rounds: usize,
-    /// How long one sample takes, its preparation not included.
-    pub time: Duration,
-}
-
-impl Plan {
-    /// `--quick` or not.
-    pub const fn new(quick: bool) -> Self {
-        if quick {
-            Self { quick, rounds: 3, time: Duration::from_millis(300) }
-        } else {
-            Self { quick, rounds: 5, time: Duration::from_millis(1000) }
-        }
-    }
-}
 
 /// What one measurement gave.
 #[derive(Debug, Default)]
@@ -66,6 +45,18 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// The subject's name.
+    #[cfg(test)]
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The parameters by name.
+    #[cfg(test)]
+    pub fn parameters(&self) -> &BTreeMap<String, String> {
+        &self.parameters
+    }
+
     /// One that can be measured.
     pub fn new(subject: &str, measure: impl FnMut() -> anyhow::Result<Sample> + 'a) -> Self {
         Self { subject: subject.to_owned(), parameters: BTreeMap::new(), measure: Ok(Box::new(measure)) }
@@ -84,28 +75,65 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Measures the entries of a group of cases, one figure of each sample for each case.
+/// Cases that are measured together: an entry gives one figure for each of them.
+pub struct Group<'a> {
+    /// The cases.
+    pub heads: &'static [Head],
+    /// Who is measured, in turn.
+    pub entries: Vec<Entry<'a>>,
+}
+
+/// Measures every group, by the plan.
 ///
 /// # Errors
 /// A signal has come. What goes wrong with an entry is in its results.
-pub fn run(plan: &Plan, heads: &[Head], entries: Vec<Entry<'_>>) -> anyhow::Result<Vec<Case>> {
-    let mut measured: Vec<Measured<'_>> =
-        entries.into_iter().map(|entry| Measured { entry, samples: Vec::new(), failed: None }).collect();
+pub fn run(plan: &Plan, groups: Vec<Group<'_>>) -> anyhow::Result<Vec<Case>> {
+    let began = Instant::now();
+    let mut groups: Vec<MeasuredGroup<'_>> = groups.into_iter().map(MeasuredGroup::new).collect();
     for round in 0..plan.rounds {
-        for subject in &mut measured {
-            interrupt::check()?;
-            subject.measure(heads[0].id, round);
+        for group in &mut groups {
+            if plan.has_time_for(round, began.elapsed(), group.took) {
+                group.measure(round)?;
+            } else {
+                eprintln!("  {}, round {}: left out, there is no time", group.heads[0].id, round + 1);
+            }
         }
     }
-    interrupt::check()?;
-    let case = |(index, head): (usize, &Head)| Case {
-        id: head.id.to_owned(),
-        title: head.title.to_owned(),
-        unit: head.unit,
-        better: head.better,
-        results: measured.iter().filter_map(|subject| subject.outcome(index)).collect(),
-    };
-    Ok(heads.iter().enumerate().map(case).collect())
+    Ok(groups.iter().flat_map(MeasuredGroup::cases).collect())
+}
+
+struct MeasuredGroup<'a> {
+    heads: &'static [Head],
+    subjects: Vec<Measured<'a>>,
+    /// Its last round.
+    took: Duration,
+}
+
+impl<'a> MeasuredGroup<'a> {
+    fn new(Group { heads, entries }: Group<'a>) -> Self {
+        let subject = |entry| Measured { entry, samples: Vec::new(), failed: None };
+        Self { heads, subjects: entries.into_iter().map(subject).collect(), took: Duration::ZERO }
+    }
+
+    fn measure(&mut self, round: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        for subject in &mut self.subjects {
+            interrupt::check()?;
+            subject.measure(self.heads[0].id, round);
+        }
+        self.took = began.elapsed();
+        interrupt::check()
+    }
+
+    fn cases(&self) -> impl Iterator<Item = Case> {
+        self.heads.iter().enumerate().map(|(index, head)| Case {
+            id: head.id.to_owned(),
+            title: head.title.to_owned(),
+            unit: head.unit,
+            better: head.better,
+            results: self.subjects.iter().filter_map(|subject| subject.outcome(index)).collect(),
+        })
+    }
 }
 
 struct Measured<'a> {
@@ -171,11 +199,30 @@ mod tests {
 
     use super::*;
 
-    const PLAN: Plan = Plan { quick: true, rounds: 2, time: Duration::ZERO };
-    const HEADS: [Head; 2] = [
+    const PLAN: Plan = Plan { rounds: 2, ..Plan::new(true) };
+    static HEADS: [Head; 2] = [
         Head { id: "a", title: "A", unit: Unit::Pps, better: Better::Higher },
         Head { id: "b", title: "B", unit: Unit::Ns, better: Better::Lower },
     ];
+
+    fn measure(entries: Vec<Entry<'_>>) -> Vec<Case> {
+        run(&PLAN, vec![Group { heads: &HEADS, entries }]).unwrap()
+    }
+
+    #[test]
+    fn groups_take_turns_too() {
+        let order = RefCell::new(Vec::new());
+        let group = |name: &'static str| {
+            let order = &order;
+            let entry = Entry::new(name, move || {
+                order.borrow_mut().push(name);
+                Ok(Sample::of(&[1.0, 1.0]))
+            });
+            Group { heads: &HEADS, entries: vec![entry] }
+        };
+        run(&PLAN, vec![group("x"), group("y")]).unwrap();
+        assert_eq!(*order.borrow(), ["x", "y", "x", "y"]);
+    }
 
     #[test]
     fn subjects_take_turns_and_each_figure_goes_to_its_case() {
@@ -187,7 +234,7 @@ mod tests {
                 Ok(Sample::of(&[base, base * 10.0]))
             })
         };
-        let cases = run(&PLAN, &HEADS, vec![entry("x", 1.0).with("size", 64), entry("y", 2.0)]).unwrap();
+        let cases = measure(vec![entry("x", 1.0).with("size", 64), entry("y", 2.0)]);
         assert_eq!(*order.borrow(), ["x", "y", "x", "y"]);
         assert_eq!(cases[1].results[0].key(), "x, size 64");
         assert_eq!(cases[1].results[1].measured.as_ref().unwrap().samples, [20.0, 20.0]);
@@ -200,7 +247,7 @@ mod tests {
             asked += 1;
             anyhow::bail!("no luck")
         });
-        let cases = run(&PLAN, &HEADS, vec![failing, Entry::missing("y", "not there")]).unwrap();
+        let cases = measure(vec![failing, Entry::missing("y", "not there")]);
         let [failed, missing] = &cases[0].results[..] else { panic!() };
         assert_eq!((failed.failed.as_deref(), &failed.measured), (Some("no luck"), &None));
         assert_eq!(missing.not_available.as_deref(), Some("not there"));
@@ -212,7 +259,7 @@ mod tests {
     fn a_figure_that_a_subject_does_not_have_is_left_out() {
         let entry =
             Entry::new("x", || Ok(Sample { figures: vec![Some(1.0), None], times_ns: vec![5, 1, 3] }));
-        let cases = run(&PLAN, &HEADS, vec![entry]).unwrap();
+        let cases = measure(vec![entry]);
         assert!(cases[1].results.is_empty());
         let curve = &cases[0].results[0].curve;
         assert_eq!((curve[0], curve.len()), ((0.0, 1.0), 41));

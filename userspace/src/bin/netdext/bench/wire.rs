@@ -13,13 +13,13 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::shell;
+use super::program::output_of;
 
 /// Who answers.
 pub const ANSWERER: &str = "198.18.0.1";
@@ -113,8 +113,7 @@ impl Wire {
             ))?;
         }
         if config.gro {
-            let mut ethtool = self.at_answerer("ethtool");
-            shell::succeed(ethtool.args(["-K", ANSWERER_IFACE, "gro", "on"]).stdout(Stdio::null()))?;
+            output_of(self.at_answerer("ethtool").args(["-K", ANSWERER_IFACE, "gro", "on"]))?;
         }
         Ok(())
     }
@@ -171,11 +170,7 @@ fn within(namespace: &str, program: &str) -> Command {
 
 /// Runs `ip` with words that have no blanks in them.
 fn ip(words: &str) -> anyhow::Result<String> {
-    let output = Command::new("ip").args(words.split(' ')).output().context("start ip")?;
-    if !output.status.success() {
-        bail!("`ip {words}` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    output_of(Command::new("ip").args(words.split(' ')))
 }
 
 fn mac(namespace: &str, iface: &str) -> anyhow::Result<String> {

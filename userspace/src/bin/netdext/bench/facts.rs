@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use crate::shell;
+use super::program;
 
 /// Facts that figures depend on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,30 +26,20 @@ pub struct Machine {
     pub hypervisor: Option<String>,
     /// Processes that wanted to run, over the minute before.
     pub load_average: f64,
-    /// The commit of the sources, with `-dirty` when they differ from it.
+    /// The commit of the sources that the executable lies in, with `-dirty` when they differ from it.
     pub commit: Option<String>,
     /// Versions of the programs that took part.
     pub versions: BTreeMap<String, String>,
 }
 
 impl Machine {
-    /// Looks at this machine.
-    pub fn look() -> Self {
+    /// Looks at this machine. `netdext` is the executable under measurement.
+    pub fn look(netdext: &Path) -> Self {
         let cpuinfo = read("/proc/cpuinfo").unwrap_or_default();
         let meminfo = read("/proc/meminfo").unwrap_or_default();
         let kilobytes =
             field(&meminfo, "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         let load = read("/proc/loadavg").and_then(|text| text.split(' ').next()?.parse().ok());
-        let versions = [
-            ("rustc", &["rustc", "--version"][..]),
-            ("ping", &["ping", "-V"]),
-            ("fping", &["fping", "--version"]),
-            ("dpdk-testpmd", &["dpdk-testpmd", "--version"]),
-            ("xdpsock", &["xdpsock", "--version"]),
-            ("xdp-bench", &["xdp-bench", "--version"]),
-        ];
-        let versions =
-            versions.into_iter().filter_map(|(name, words)| Some((name.to_owned(), first_line(words)?)));
         Self {
             cpu: field(&cpuinfo, "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
             cores: std::thread::available_parallelism().map_or(1, Into::into),
@@ -63,8 +54,8 @@ impl Machine {
                 cpuinfo.contains(" hypervisor").then(|| "yes (the processor says so)".to_owned())
             }),
             load_average: load.unwrap_or(0.0),
-            commit: first_line(&["git", "describe", "--always", "--dirty", "--abbrev=12"]),
-            versions: versions.collect(),
+            commit: commit_of(netdext),
+            versions: versions(),
         }
     }
 }
@@ -79,14 +70,38 @@ fn field(text: &str, name: &str) -> Option<String> {
     lines.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
 }
 
-/// What a program says first, if it is there and has something to say.
-fn first_line(words: &[&str]) -> Option<String> {
-    let (program, arguments) = words.split_first()?;
-    let mut command = Command::new(shell::find_program(program)?);
+/// An executable in no work tree was installed, and nobody knows of what.
+fn commit_of(executable: &Path) -> Option<String> {
+    let folder = executable.parent()?.to_str()?;
+    line_of("git", &["-C", folder, "describe", "--always", "--dirty", "--abbrev=12"], "")
+}
+
+/// netdext's, and those of the programs that are there.
+fn versions() -> BTreeMap<String, String> {
+    let others: [(&str, &[&str], &str); 4] = [
+        ("ping", &["-V"], ""),
+        ("fping", &["--version"], "Version"),
+        // It tells its version when it is asked to, and ends when it is asked for help.
+        ("dpdk-testpmd", &["-v", "-h"], "RTE Version"),
+        ("xdp-bench", &["--version"], ""),
+    ];
+    let others = others.into_iter().filter_map(|(name, arguments, sign)| {
+        let line = line_of(name, arguments, sign)?;
+        let version = line.rsplit(": ").next().unwrap_or(&line).trim_matches('\'');
+        Some((name.to_owned(), version.to_owned()))
+    });
+    others.chain([("netdext".to_owned(), env!("CARGO_PKG_VERSION").to_owned())]).collect()
+}
+
+/// The first line with `sign` in it that a program writes, if it is there and does not fail.
+fn line_of(program: &str, arguments: &[&str], sign: &str) -> Option<String> {
+    let mut command = Command::new(program::find(program)?);
     let output = command.args(arguments).stdin(Stdio::null()).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text).into_owned();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(ToOwned::to_owned)
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let line = lines.find(|line| line.contains(sign))?;
+    output.status.success().then(|| line.to_owned())
 }
 
 #[cfg(test)]
@@ -102,8 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn a_version_is_the_line_with_its_sign_and_that_of_who_fails_is_none() {
+        assert_eq!(line_of("echo", &["Usage\nRTE Version: 'x'"], "RTE").as_deref(), Some("RTE Version: 'x'"));
+        assert_eq!(line_of("echo", &["Usage"], "RTE"), None);
+        assert_eq!(line_of("sh", &["-c", "echo Usage; exit 1"], ""), None);
+    }
+
+    #[test]
     fn this_machine_has_a_kernel_and_memory() {
-        let machine = Machine::look();
+        let machine = Machine::look(Path::new("/bin/sh"));
         assert!(!machine.kernel.trim().is_empty() && machine.memory_bytes > 0 && machine.cores > 0);
+        assert!(machine.versions.contains_key("netdext") && machine.commit.is_none(), "{machine:?}");
     }
 }

@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use super::interrupt;
 
-/// Longest time from start to being ready.
-const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time from start to being ready, usually.
+pub const READY_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time from being told to stop to the end.
 const STOPPED_WITHIN: Duration = Duration::from_secs(5);
 /// How often a wait looks up.
@@ -42,12 +42,16 @@ impl Process {
         Ok(Self { child, describe, stdout, stderr })
     }
 
-    /// Waits for a line of its standard output for which `found` has something.
+    /// Waits for a line of its standard output for which `found` has something, for as long as `within`.
     ///
     /// # Errors
     /// It ends before, or the time is up, or a signal has come.
-    pub fn wait_for<T>(&mut self, mut found: impl FnMut(&str) -> Option<T>) -> anyhow::Result<T> {
-        let deadline = Instant::now() + READY_WITHIN;
+    pub fn wait_for<T>(
+        &mut self,
+        within: Duration,
+        mut found: impl FnMut(&str) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + within;
         loop {
             interrupt::check()?;
             match self.stdout.recv_timeout(LOOK) {
@@ -57,7 +61,9 @@ impl Process {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {}
-                Err(RecvTimeoutError::Timeout) => bail!("{}: not ready after 10 s", self.describe),
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("{}: not ready after {} s", self.describe, within.as_secs())
+                }
                 Err(RecvTimeoutError::Disconnected) => bail!("{}", self.last_words()),
             }
         }
@@ -107,11 +113,12 @@ impl Process {
         Ok(self.stdout.iter().collect())
     }
 
-    /// What it wrote to its standard error last, for a message.
+    /// What it wrote to its standard error, for a message: the line that is marked as the error, or else the last.
     fn last_words(&self) -> String {
         let lines: Vec<String> = std::iter::from_fn(|| self.stderr.recv_timeout(LOOK * 4).ok()).collect();
-        let said = lines.into_iter().rev().find(|line| !line.trim().is_empty());
-        format!("{}: {}", self.describe, said.unwrap_or_else(|| "ended without a word".to_owned()))
+        let marked = lines.iter().find(|line| line.starts_with("error: "));
+        let said = marked.or_else(|| lines.iter().rev().find(|line| !line.trim().is_empty()));
+        format!("{}: {}", self.describe, said.map_or("ended without a word", String::as_str))
     }
 }
 
@@ -153,28 +160,20 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 #[derive(Clone, Debug)]
 pub struct Netdext {
     binary: PathBuf,
-    help: String,
 }
 
 impl Netdext {
-    /// The binary, and what it says it can do.
+    /// This executable.
     ///
     /// # Errors
-    /// It can't be started.
-    pub fn new(binary: &Path) -> anyhow::Result<Self> {
-        let output = Command::new(binary).args(["run", "--help"]).output();
-        let output = output.with_context(|| format!("start {}", binary.display()))?;
-        Ok(Self { binary: binary.to_owned(), help: String::from_utf8_lossy(&output.stdout).into_owned() })
+    /// The system does not say where it is.
+    pub fn this() -> anyhow::Result<Self> {
+        Ok(Self { binary: std::env::current_exe().context("find this program")? })
     }
 
-    /// Whether `netdext run` has a flag.
-    pub fn has_flag(&self, flag: &str) -> bool {
-        self.help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == flag)
-    }
-
-    /// Whether the help of `netdext run` has these words.
-    pub fn help_mentions(&self, words: &str) -> bool {
-        self.help.contains(words)
+    /// Where it is.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// `netdext run --json` in a namespace, on an interface, not yet started. The arguments have no blanks in them.
@@ -190,8 +189,22 @@ impl Netdext {
     /// # Errors
     /// It does not get ready.
     pub fn run(&self, namespace: &str, iface: &str, arguments: &str) -> anyhow::Result<Process> {
+        self.run_within(READY_WITHIN, namespace, iface, arguments)
+    }
+
+    /// The same, for one that may take so long to get ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn run_within(
+        &self,
+        within: Duration,
+        namespace: &str,
+        iface: &str,
+        arguments: &str,
+    ) -> anyhow::Result<Process> {
         let mut process = Process::start(&mut self.command(namespace, iface, arguments))?;
-        process.wait_for(|line| event(line, "ready"))?;
+        process.wait_for(within, |line| event(line, "ready"))?;
         Ok(process)
     }
 }
@@ -261,7 +274,7 @@ mod tests {
         let script = r#"trap 'echo "{\"event\":\"summary\",\"n\":{\"m\":7}}"; exit 0' INT
             echo '{"event":"ready"}'; while :; do sleep 0.01; done"#;
         let mut process = shell(script);
-        process.wait_for(|line| event(line, "ready")).unwrap();
+        process.wait_for(READY_WITHIN, |line| event(line, "ready")).unwrap();
         assert!(cpu_ns(process.id()).unwrap() > 0 && resident_bytes(process.id()).unwrap() > 0);
         let summary = summary(&process.stop().unwrap()).unwrap();
         assert_eq!(number(&summary, "/n/m").unwrap(), 7.0);
@@ -271,8 +284,10 @@ mod tests {
     #[test]
     fn who_fails_is_quoted() {
         let mut process = shell("echo no such interface >&2; exit 1");
-        let error = process.wait_for(|line| event(line, "ready")).unwrap_err().to_string();
+        let error = process.wait_for(READY_WITHIN, |line| event(line, "ready")).unwrap_err().to_string();
         assert_eq!(error, "sh: no such interface");
+        let error = shell("echo a; echo 'error: b' >&2; echo try --help >&2; exit 2").wait().unwrap_err();
+        assert_eq!(error.to_string(), "sh: error: b");
         let error = shell("echo bad >&2; exit 3").wait().unwrap_err().to_string();
         assert!(error.ends_with(": bad"), "{error}");
     }
@@ -292,13 +307,5 @@ mod tests {
         ]);
         assert_eq!(name_of(&command), "dpdk-testpmd");
         assert_eq!(name_of(&Command::new("/a/netdext")), "netdext");
-    }
-
-    #[test]
-    fn flags_are_found_as_whole_words() {
-        let netdext =
-            Netdext { binary: PathBuf::new(), help: "  --answer-rate <N>\n  --answer   x".to_owned() };
-        assert!(netdext.has_flag("--answer") && netdext.has_flag("--answer-rate"));
-        assert!(!netdext.has_flag("--answe"));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::plot::{bars, curves};
 use super::schema::{Case, Report};
-use super::table::figures;
+use super::table::{aimed, figures, given};
 
 const STYLE: &str = "body{font:15px/1.45 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}\
     table{border-collapse:collapse;margin:.5em 0}td,th{text-align:left;padding:.15em .8em .15em 0;\
@@ -20,6 +20,7 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
          <style>{STYLE}</style></head><body>\n<h1>netdext: benchmark</h1>\n"
     );
     page.push_str(&facts(report));
+    page.push_str(&aims(report));
     for case in &report.cases {
         page.push_str(&section(case)?);
     }
@@ -52,6 +53,15 @@ fn facts(report: &Report) -> String {
     format!("<table>\n{}</table>\n", rows.into_iter().map(row).collect::<String>())
 }
 
+fn aims(report: &Report) -> String {
+    let rows = report.aims.iter().map(|aim| {
+        let cells = [&aim.name, &aimed(aim), &given(aim)].map(|text| escape(text.trim()));
+        format!("<tr><th>{}</th><td>{}</td><td>{}</td></tr>\n", cells[0], cells[1], cells[2])
+    });
+    let rows: String = rows.collect();
+    format!("<h2 id=\"aims\">What was aimed for, and what this run gave</h2>\n<table>\n{rows}</table>\n")
+}
+
 fn section(case: &Case) -> anyhow::Result<String> {
     let mut text = format!("<h2 id=\"{0}\">{1} <code>{0}</code></h2>\n", case.id, escape(&case.title));
     for picture in [curves(case)?, bars(case)?].into_iter().flatten() {
@@ -79,6 +89,7 @@ mod tests {
     fn the_page_holds_everything_and_refers_to_nothing() {
         let page = render(&report(vec![outcome("kernel", &[1e6, 2e6]), outcome("peer", &[])])).unwrap();
         assert!(page.contains("<svg") && page.contains("echo_rate") && page.contains("a change"));
+        assert!(page.contains("<td>at least 7.00 x</td><td>not measured: echo_rate of netdext --answer"));
         assert!(page.contains("not available: no &lt;such&gt; thing"), "escaped");
         for outside in ["<script", "src=", "@import", "<link"] {
             assert!(!page.contains(outside), "{outside}");

@@ -1,0 +1,267 @@
+//! What is aimed for, and how far this run reached: shown, never asserted.
+
+use super::schema::{Aim, Bound, Case, Outcome, Unit};
+
+const KERNEL: &str = "kernel";
+const ANSWER: &str = "netdext --answer";
+const SPIN: &str = "netdext driver, spin";
+const ADAPTIVE: &str = "netdext driver, adaptive";
+const TESTPMD: &str = "dpdk-testpmd icmpecho";
+const SINK: &str = "netdext sink, spin";
+
+/// Where a figure is in the report.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    case: &'static str,
+    subject: &'static str,
+    parameter: Option<(&'static str, &'static str)>,
+}
+
+const fn at(case: &'static str, subject: &'static str) -> Place {
+    Place { case, subject, parameter: None }
+}
+
+const fn with(case: &'static str, subject: &'static str, name: &'static str, value: &'static str) -> Place {
+    Place { case, subject, parameter: Some((name, value)) }
+}
+
+/// An aim for a figure, or for the ratio of one to another.
+struct Wanted {
+    name: &'static str,
+    figure: Place,
+    over: Option<Place>,
+    unit: Unit,
+    bound: Bound,
+    aim: f64,
+}
+
+const fn ratio(name: &'static str, figure: Place, over: Place, bound: Bound, aim: f64) -> Wanted {
+    Wanted { name, figure, over: Some(over), unit: Unit::Ratio, bound, aim }
+}
+
+const fn at_most(name: &'static str, figure: Place, unit: Unit, aim: f64) -> Wanted {
+    Wanted { name, figure, over: None, unit, bound: Bound::AtMost, aim }
+}
+
+const INJECTOR: (&str, &str) = ("injector", "10000/s");
+const PACED: (&str, &str) = ("rate", "10000/s");
+
+const WANTED: [Wanted; 19] = [
+    ratio(
+        "echo rate, --answer / kernel",
+        at("echo_rate", ANSWER),
+        at("echo_rate", KERNEL),
+        Bound::AtLeast,
+        7.0,
+    ),
+    ratio(
+        "echo rate, --answer / minimal XDP_TX echo",
+        at("echo_rate", ANSWER),
+        at("echo_rate", "minimal XDP_TX echo"),
+        Bound::AtLeast,
+        0.85,
+    ),
+    ratio("echo rate, spin / kernel", at("echo_rate", SPIN), at("echo_rate", KERNEL), Bound::AtLeast, 1.6),
+    ratio("echo rate, spin / testpmd", at("echo_rate", SPIN), at("echo_rate", TESTPMD), Bound::AtLeast, 1.15),
+    ratio(
+        "rx drop, spin / XDP_DROP",
+        at("rx_drop", SINK),
+        at("rx_drop", "inside the kernel (XDP_DROP)"),
+        Bound::AtLeast,
+        0.5,
+    ),
+    ratio(
+        "round trip p50, --answer / kernel",
+        at("echo_rtt_p50", ANSWER),
+        at("echo_rtt_p50", KERNEL),
+        Bound::AtMost,
+        0.8,
+    ),
+    ratio(
+        "round trip p50, spin / testpmd",
+        at("echo_rtt_p50", SPIN),
+        at("echo_rtt_p50", TESTPMD),
+        Bound::AtMost,
+        0.9,
+    ),
+    ratio(
+        "round trip p99, spin / testpmd",
+        at("echo_rtt_p99", SPIN),
+        at("echo_rtt_p99", TESTPMD),
+        Bound::AtMost,
+        0.9,
+    ),
+    ratio(
+        "round trip p99, adaptive / spin",
+        at("echo_rtt_p99", ADAPTIVE),
+        at("echo_rtt_p99", SPIN),
+        Bound::AtMost,
+        1.3,
+    ),
+    ratio(
+        "round trip p50, spin, injector 10000/s / none",
+        with("echo_rtt_p50", SPIN, INJECTOR.0, INJECTOR.1),
+        at("echo_rtt_p50", SPIN),
+        Bound::AtMost,
+        1.05,
+    ),
+    ratio(
+        "round trip p99, spin, injector 10000/s / none",
+        with("echo_rtt_p99", SPIN, INJECTOR.0, INJECTOR.1),
+        at("echo_rtt_p99", SPIN),
+        Bound::AtMost,
+        1.15,
+    ),
+    at_most(
+        "pacing error p99 at 10000/s, spin",
+        with("pacing_p99", "netdext generate, spin", PACED.0, PACED.1),
+        Unit::Ns,
+        5e3,
+    ),
+    at_most(
+        "pacing error p99 at 10000/s, adaptive",
+        with("pacing_p99", "netdext generate, adaptive", PACED.0, PACED.1),
+        Unit::Ns,
+        80e3,
+    ),
+    at_most("processor time at rest, adaptive", at("idle_cpu", ADAPTIVE), Unit::Percent, 0.5),
+    ratio(
+        "rx drop, 1518 / 64 bytes",
+        with("rx_drop_by_size", SINK, "size", "1518"),
+        with("rx_drop_by_size", SINK, "size", "64"),
+        Bound::AtLeast,
+        0.6,
+    ),
+    ratio(
+        "rx drop, 1000000 rules / 1",
+        with("rx_drop_by_rules", SINK, "rules", "1000000"),
+        with("rx_drop_by_rules", SINK, "rules", "1"),
+        Bound::AtLeast,
+        0.9,
+    ),
+    at_most("start to first reply, driver", at("start", ADAPTIVE), Unit::Ns, 250e6),
+    at_most("start to first reply, --answer", at("start", ANSWER), Unit::Ns, 250e6),
+    at_most("resident memory, one queue", at("memory", ADAPTIVE), Unit::Bytes, 40.0 * 1_048_576.0),
+];
+
+/// The aims, with what the medians of these cases say of them.
+pub fn look(cases: &[Case]) -> Vec<Aim> {
+    WANTED.iter().map(|wanted| wanted.look(cases)).collect()
+}
+
+impl Wanted {
+    fn look(&self, cases: &[Case]) -> Aim {
+        let figure = self.figure(cases);
+        let reached = figure.as_ref().ok().map(|figure| match self.bound {
+            Bound::AtLeast => *figure >= self.aim,
+            Bound::AtMost => *figure <= self.aim,
+        });
+        Aim {
+            name: self.name.to_owned(),
+            unit: self.unit,
+            bound: self.bound,
+            aim: self.aim,
+            figure: figure.as_ref().ok().copied(),
+            reached,
+            not_measured: figure.err(),
+        }
+    }
+
+    /// The figure, or why there is none.
+    fn figure(&self, cases: &[Case]) -> Result<f64, String> {
+        let figure = self.figure.median(cases)?;
+        let Some(over) = self.over else { return Ok(figure) };
+        let over = over.median(cases)?;
+        if over > 0.0 { Ok(figure / over) } else { Err("the figure to compare with is 0".to_owned()) }
+    }
+}
+
+impl Place {
+    fn median(&self, cases: &[Case]) -> Result<f64, String> {
+        let case = cases.iter().find(|case| case.id == self.case);
+        let result = case.and_then(|case| case.results.iter().find(|result| self.is_of(result)));
+        let result = result.ok_or_else(|| format!("{} is not part of this run", self.describe()))?;
+        let why = result.failed.as_ref().or(result.not_available.as_ref());
+        result
+            .measured
+            .as_ref()
+            .map(|spread| spread.median)
+            .ok_or_else(|| format!("{}: {}", self.describe(), why.map_or("nothing measured", String::as_str)))
+    }
+
+    fn is_of(&self, result: &Outcome) -> bool {
+        let parameters = result.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        result.subject == self.subject && parameters.eq(self.parameter)
+    }
+
+    fn describe(&self) -> String {
+        let parameter = self.parameter.map(|(name, value)| format!(", {name} {value}"));
+        format!("{} of {}{}", self.case, self.subject, parameter.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cases::{Bench, all};
+    use super::super::plan::Plan;
+    use super::super::process::Netdext;
+    use super::super::schema::Better;
+    use super::super::table::tests::outcome;
+    use super::*;
+
+    fn case(id: &str, results: Vec<Outcome>) -> Case {
+        Case { id: id.into(), title: id.into(), unit: Unit::Pps, better: Better::Higher, results }
+    }
+
+    fn aim(cases: &[Case], name: &str) -> Aim {
+        look(cases).into_iter().find(|aim| aim.name == name).expect(name)
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_medians_and_its_bound_decides() {
+        let name = "echo rate, spin / kernel";
+        let with_spin = |samples: &[f64]| {
+            let results = vec![outcome(KERNEL, &[1.0, 2.0, 9.0]), outcome(SPIN, samples)];
+            aim(&[case("echo_rate", results)], name)
+        };
+        let reached = with_spin(&[4.0]);
+        assert_eq!((reached.figure, reached.reached, reached.not_measured), (Some(2.0), Some(true), None));
+        assert_eq!(with_spin(&[3.0]).reached, Some(false));
+        let memory = |bytes: f64| aim(&[case("memory", vec![outcome(ADAPTIVE, &[bytes])])], WANTED[18].name);
+        assert_eq!((memory(4e7).reached, memory(5e7).reached), (Some(true), Some(false)));
+    }
+
+    #[test]
+    fn what_is_not_measured_says_why() {
+        let name = "echo rate, spin / kernel";
+        let missing = case("echo_rate", vec![outcome(KERNEL, &[0.0]), outcome(SPIN, &[])]);
+        let missing = aim(&[missing], name);
+        assert_eq!((missing.figure, missing.reached), (None, None));
+        let why = missing.not_measured.expect("a reason");
+        assert_eq!(why, "echo_rate of netdext driver, spin: no <such> thing");
+        let zero = case("echo_rate", vec![outcome(KERNEL, &[0.0]), outcome(SPIN, &[1.0])]);
+        assert_eq!(aim(&[zero], name).not_measured.as_deref(), Some("the figure to compare with is 0"));
+        let nowhere = aim(&[], name).not_measured.expect("a reason");
+        assert_eq!(nowhere, "echo_rate of netdext driver, spin is not part of this run");
+    }
+
+    #[test]
+    fn every_aim_is_about_figures_that_a_full_run_measures() {
+        let netdext = Netdext::this().expect("this program");
+        let bench = Bench { netdext: &netdext, plan: Plan::new(false) };
+        let groups = all(&bench);
+        for place in WANTED.iter().flat_map(|wanted| [Some(wanted.figure), wanted.over]).flatten() {
+            let found = groups.iter().any(|group| {
+                group.heads.iter().any(|head| head.id == place.case)
+                    && group.entries.iter().any(|entry| {
+                        let parameters = entry.parameters().iter();
+                        entry.subject() == place.subject
+                            && parameters
+                                .map(|(name, value)| (name.as_str(), value.as_str()))
+                                .eq(place.parameter)
+                    })
+            });
+            assert!(found, "{}", place.describe());
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What is measured: one file a group of cases.
+
+mod cost;
+mod echo;
+mod start;
+mod traffic;
+
+use super::plan::Plan;
+use super::process::Netdext;
+use super::runner::Group;
+
+/// What every case works with.
+pub struct Bench<'a> {
+    /// The netdext under measurement.
+    pub netdext: &'a Netdext,
+    /// How much is measured.
+    pub plan: Plan,
+}
+
+/// Everything that is measured, the most wanted first: what comes last is the first to be left out of a round.
+pub fn all<'a>(bench: &'a Bench<'a>) -> Vec<Group<'a>> {
+    let groups = vec![
+        echo::rates(bench),
+        echo::round_trips(bench),
+        traffic::drops(bench),
+        traffic::sends(bench),
+        traffic::reflections(bench),
+        traffic::pacing(bench),
+        start::first_reply(bench),
+        start::at_rest(bench),
+        cost::sizes(bench),
+        cost::queues(bench),
+        cost::rules(bench),
+        echo::pings(bench),
+    ];
+    groups.into_iter().filter(|group| !group.entries.is_empty()).collect()
+}
+
+/// What is changed of the system while a case runs; all of it goes with the case's namespaces.
+pub fn changes() -> Vec<String> {
+    [
+        "GRO is on at the end of the kernel's stack in echo_rate: without it a veth drops live frames",
+        "every namespace has a permanent neighbour entry for the other end",
+        "netdext, dpdk-testpmd and the traffic programs put XDP programs on their ends of the pair",
+        "echo_rtt and start of netdext --answer have a netdext at the end of who asks, whose program leaves every frame to \
+         the kernel: without one a veth is not woken for what an XDP program sends",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

@@ -1,0 +1,119 @@
+//! `netdext bench`: netdext beside the kernel's stack and its peers, in one run on one machine.
+
+mod aims;
+mod cases;
+mod compare;
+mod cpus;
+mod facts;
+mod html;
+mod interrupt;
+mod plan;
+mod plot;
+mod prober;
+mod process;
+mod program;
+mod runner;
+mod schema;
+mod spread;
+mod subject;
+mod table;
+mod wire;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use anyhow::{Context, bail};
+use netdext::privilege;
+
+use self::cases::Bench;
+use self::facts::Machine;
+use self::plan::Plan;
+use self::process::Netdext;
+use self::schema::{Report, SCHEMA_VERSION};
+use crate::output::say;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Less of everything: done within two minutes instead of fifteen, with more noise
+    #[arg(long)]
+    quick: bool,
+    /// Where report.json and report.html go; made if it is missing
+    #[arg(long, value_name = "DIR", default_value = "netdext-bench", overrides_with = "out")]
+    out: PathBuf,
+    /// Also print what has changed since this earlier report.json, beyond the noise
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+}
+
+/// Runs the command: measures this executable, prints a table, writes the report. What goes wrong with a single case is
+/// in the report.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    privilege::require_for_run(true)?;
+    // Before the measuring: neither should be found out after a quarter of an hour.
+    let old = args.compare.as_deref().map(read_report).transpose()?;
+    fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;
+    let report = measure(args.quick)?;
+    let mut text = table::render(&report);
+    let json = args.out.join("report.json");
+    let object = serde_json::to_string_pretty(&report).context("write the report as JSON")? + "\n";
+    fs::write(&json, object).with_context(|| format!("write {}", json.display()))?;
+    let page = args.out.join("report.html");
+    fs::write(&page, html::render(&report)?).with_context(|| format!("write {}", page.display()))?;
+    text += &format!("wrote {} and {}\n", json.display(), page.display());
+    if let Some(old) = old {
+        text += &compare::render(&old, &report);
+    }
+    say!("{}", text.trim_end());
+    Ok(())
+}
+
+fn measure(quick: bool) -> anyhow::Result<Report> {
+    for (name, package) in [("ip", "iproute2"), ("ethtool", "ethtool")] {
+        if program::find(name).is_none() {
+            bail!("no {name} on PATH, which the benchmark makes its interfaces with: install {package}");
+        }
+    }
+    if cfg!(debug_assertions) {
+        eprintln!("this netdext is a debug build: its figures are not those of a release");
+    }
+    interrupt::watch()?;
+    wire::remove_orphans();
+    let began = Instant::now();
+    let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let netdext = Netdext::this()?;
+    let machine = Machine::look(netdext.binary());
+    let bench = Bench { netdext: &netdext, plan: Plan::new(quick) };
+    let cases = runner::run(&bench.plan, cases::all(&bench))?;
+    Ok(Report {
+        schema: SCHEMA_VERSION,
+        quick,
+        started_s: started.as_secs(),
+        took_ns: began.elapsed().as_nanos() as u64,
+        rounds: bench.plan.rounds,
+        machine,
+        changes: cases::changes(),
+        aims: aims::look(&cases),
+        cases,
+    })
+}
+
+fn read_report(path: &Path) -> anyhow::Result<Report> {
+    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    let schema: Schema = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is no report of a benchmark", path.display()))?;
+    if schema.schema != SCHEMA_VERSION {
+        bail!(
+            "{} is of schema {}, and this is {SCHEMA_VERSION}: compare with a report of the same",
+            path.display(),
+            schema.schema
+        );
+    }
+    serde_json::from_slice(&text).with_context(|| format!("{} is no whole report", path.display()))
+}
+
+/// The part of a report that says how to read the rest.
+#[derive(serde::Deserialize)]
+struct Schema {
+    schema: u32,
+}
