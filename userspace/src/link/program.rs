@@ -154,7 +154,7 @@ impl SteeringProgram {
         for address in &config.broadcasts {
             maps.set_broadcast(*address, true)?;
         }
-        let program_id = load_pair(&mut ebpf, &mut maps)?;
+        let program_id = load_one(&mut ebpf, &mut maps, PROGRAM, POLICY_PLACE)?;
         let rules = RuleTable::default();
         let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
         program.add_rules(&config.rules)?;
@@ -180,13 +180,25 @@ impl SteeringProgram {
                 Err(error) => return Err(load_error(error.into())),
             }
         }
-        let program_id = load_pair(&mut self.ebpf, &mut self.maps)?;
+        if !self.rules.is_empty() {
+            self.load_rules_program()?;
+        }
+        let program_id = load_one(&mut self.ebpf, &mut self.maps, PROGRAM, POLICY_PLACE)?;
         let xdp = xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?;
         if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
             let held = swap(xdp, held).map_err(ProgramError::Reload)?;
             self.attachment = Some(Attachment::Link { held, ifindex });
         }
         self.program_id = program_id;
+        Ok(())
+    }
+
+    /// Loads the program that asks the rules, unless it is there. The verifier takes its time for it, which a driver without
+    /// rules is spared.
+    fn load_rules_program(&mut self) -> Result<(), ProgramError> {
+        if xdp_mut(&mut self.ebpf, RULES_PROGRAM).map_err(load_error)?.fd().is_err() {
+            load_one(&mut self.ebpf, &mut self.maps, RULES_PROGRAM, RULES_PLACE)?;
+        }
         Ok(())
     }
 
@@ -206,8 +218,11 @@ impl SteeringProgram {
     /// # Errors
     ///
     /// [`ProgramError::Rule`] when one is there already or there is no room, [`ProgramError::Steering`] when the kernel
-    /// refuses; nothing has changed then, though frames may have met some of the rules.
+    /// refuses, and with the first rule what [`Self::load`] returns; nothing has changed then, though frames may have met some of the rules.
     pub fn add_rules(&mut self, rules: &[Rule]) -> Result<Range<u32>, ProgramError> {
+        if !rules.is_empty() {
+            self.load_rules_program()?;
+        }
         let (ids, changes) = self.rules.add_all(rules)?;
         if let Err(error) = self.begin_hits(ids.clone()).and_then(|()| self.maps.apply(&changes)) {
             let changes = self.rules.del_all(ids);
@@ -477,16 +492,14 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
     loader
 }
 
-/// Loads both programs and returns the number of the one to attach. The other is called from now on: by this one, and by
-/// one loaded before, which goes on with the same maps.
-fn load_pair(ebpf: &mut Ebpf, maps: &mut SteeringMaps) -> Result<u32, ProgramError> {
+/// Loads one of the programs, which is called from now on at its place, also by one loaded before, which goes on with the
+/// same maps. Returns its number.
+fn load_one(ebpf: &mut Ebpf, maps: &mut SteeringMaps, name: &str, place: u32) -> Result<u32, ProgramError> {
     let loaded = |error: aya::programs::ProgramError| load_error(error.into());
-    for (name, place) in [(RULES_PROGRAM, RULES_PLACE), (PROGRAM, POLICY_PLACE)] {
-        let xdp = xdp_mut(ebpf, name).map_err(load_error)?;
-        xdp.load().map_err(loaded)?;
-        maps.set_program(place, xdp.fd().map_err(loaded)?)?;
-    }
-    Ok(xdp_mut(ebpf, PROGRAM).map_err(load_error)?.info().map_err(loaded)?.id())
+    let xdp = xdp_mut(ebpf, name).map_err(load_error)?;
+    xdp.load().map_err(loaded)?;
+    maps.set_program(place, xdp.fd().map_err(loaded)?)?;
+    Ok(xdp.info().map_err(loaded)?.id())
 }
 
 /// Makes a link run the loaded program from the next frame on. If that fails, the link is gone.
