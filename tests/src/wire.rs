@@ -97,6 +97,19 @@ impl Wire {
         mac_of(&self.host, HOST_IFACE)
     }
 
+    /// A frame from the host end to the driver end: UDP from 198.18.0.2 to port 53 of this address, without checksums.
+    ///
+    /// # Panics
+    /// An interface is gone.
+    pub fn udp_frame(&self, to: [u8; 4]) -> Vec<u8> {
+        let mut frame = [self.driver_mac(), self.host_mac()].concat();
+        frame.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 2]);
+        frame.extend(to);
+        frame.extend([0x27, 0x10, 0, 53, 0, 26, 0, 0]);
+        frame.extend([0; 18]);
+        frame
+    }
+
     /// Stops a netdext at the driver end, and returns its summary after it was asserted that it ended with status 0,
     /// that nothing is missing and that no XDP program is left.
     ///

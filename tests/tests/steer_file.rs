@@ -57,16 +57,6 @@ fn hit(directory: &Path) -> Vec<(String, u64)> {
     rules(directory).into_iter().filter(|(_, hits)| *hits > 0).collect()
 }
 
-/// UDP from 198.18.0.2.
-fn frame(wire: &Wire, to: [u8; 4]) -> Vec<u8> {
-    let mut frame = [wire.driver_mac(), wire.host_mac()].concat();
-    frame.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 2]);
-    frame.extend(to);
-    frame.extend([0x27, 0x10, 0, 53, 0, 26, 0, 0]);
-    frame.extend([0; 18]);
-    frame
-}
-
 /// The address that a rule of the first file is about.
 fn address(number: usize) -> [u8; 4] {
     [10, 0, (number / 256) as u8, (number % 256) as u8]
@@ -96,9 +86,9 @@ fn thousands_of_rules_of_a_file_decide_each_about_its_own_frames() {
 
     let socket = PacketSocket::open(&wire.host, HOST_IFACE);
     let sampled: Vec<usize> = (0..SINGLE).step_by(37).collect();
-    sampled.iter().for_each(|number| socket.send(&frame(&wire, address(*number))));
+    sampled.iter().for_each(|number| socket.send(&wire.udp_frame(address(*number))));
     // Of nobody but the wider rule.
-    socket.send(&frame(&wire, [10, 0, 200, 1]));
+    socket.send(&wire.udp_frame([10, 0, 200, 1]));
     let mut expected: Vec<_> = sampled.iter().map(|number| (single(*number), 1)).collect();
     expected.push(("drop:dst=10.0.0.0/16".to_owned(), 1));
     wait_until("every rule has its frame", Duration::from_secs(5), || {
@@ -115,7 +105,7 @@ fn thousands_of_rules_of_a_file_decide_each_about_its_own_frames() {
     assert!(added.status.success(), "{added:?}");
     let added: Value = serde_json::from_slice(&added.stdout).expect("one JSON object");
     assert_eq!((&added["added"], &added["first_id"]), (&2_000.into(), &(SINGLE + 3).into()));
-    sampled.iter().for_each(|number| socket.send(&frame(&wire, address(*number))));
+    sampled.iter().for_each(|number| socket.send(&wire.udp_frame(address(*number))));
     wait_until("one rule takes them all", Duration::from_secs(5), || {
         let hits = hit(directory);
         let taken = hits.iter().find(|(rule, _)| rule.starts_with("drop:src=198.18.0.0/15"))?;

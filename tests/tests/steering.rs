@@ -17,16 +17,6 @@ const FLOWS: [[u8; 4]; 3] = [[10, 0, 0, 1], [10, 1, 0, 1], [10, 2, 0, 1]];
 /// The rules that decide about the first two flows.
 const STANDING: [&str; 2] = ["drop:dst=10.0.0.0/16", "driver:dst=10.1.0.0/16"];
 
-/// UDP to port 53.
-fn frame(wire: &Wire, to: [u8; 4]) -> Vec<u8> {
-    let mut frame = [wire.driver_mac(), wire.host_mac()].concat();
-    frame.extend([8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0, 198, 18, 0, 2]);
-    frame.extend(to);
-    frame.extend([0x27, 0x10, 0, 53, 0, 26, 0, 0]);
-    frame.extend([0; 18]);
-    frame
-}
-
 fn rule(text: &str) -> Rule {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -73,7 +63,7 @@ fn under_traffic(purpose: &str, change: impl FnOnce(&mut SteeringProgram) + Send
         namespace.run("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
     }
     let before = dropped_before_xdp(&wire);
-    let frames = FLOWS.map(|to| frame(&wire, to));
+    let frames = FLOWS.map(|to| wire.udp_frame(to));
     let socket = PacketSocket::open(&wire.host, HOST_IFACE);
     let (end, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
     let counters = std::thread::scope(|scope| {

@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod control;
+pub mod cpu;
 pub mod daemon;
 pub mod diagnose;
 pub mod dispatch;

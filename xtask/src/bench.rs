@@ -1,12 +1,11 @@
 //! `cargo xtask bench`: build in release, become root, `netdext bench`.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
-use crate::{setup, shell};
+use crate::shell;
 
 /// Arguments of `cargo xtask bench`.
 #[derive(clap::Args)]
@@ -23,17 +22,14 @@ pub struct Args {
 /// # Errors
 /// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    setup::ensure(setup::Purpose::Build)?;
-    let built = shell::build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
-    let netdext = built.into_iter().next().context("cargo built no executable")?.executable;
+    let netdext = shell::build_netdext()?;
     // It is `target/release/netdext`, wherever the target directory is.
     let target = netdext.parent().and_then(Path::parent);
     let target = target.with_context(|| format!("{} is in no folder", netdext.display()))?;
     let mut command = shell::as_root(&netdext, &["PATH", "RUST_LOG"])?;
     // A second `--out`, of the arguments, takes the place of this one.
     command.args(["bench", "--out"]).arg(target.join("bench")).args(args.netdext_arguments);
-    let error = command.exec();
-    Err(anyhow!(error).context(format!("start {}", shell::printable(&command))))
+    Err(shell::replace_by(&mut command))
 }
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 //! `cargo xtask run --iface veth0`: set up, build, become root, run.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
 
-use anyhow::{Context, anyhow};
-
-use crate::{setup, shell};
+use crate::shell;
 
 /// Arguments of `cargo xtask run`.
 #[derive(clap::Args)]
@@ -24,13 +21,10 @@ pub struct Args {
 /// # Errors
 /// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    setup::ensure(setup::Purpose::Build)?;
-    let built = shell::build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
-    let netdext = built.into_iter().next().context("cargo built no executable")?.executable;
+    let netdext = shell::build_netdext()?;
     let mut command = shell::as_root(&netdext, &["RUST_LOG"])?;
     command.args(["run", "--lab", "--iface"]).arg(args.iface).args(args.netdext_arguments);
-    let error = command.exec();
-    Err(anyhow!(error).context(format!("start {}", shell::printable(&command))))
+    Err(shell::replace_by(&mut command))
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Running other programs, as the user or as root.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
+
+use crate::setup;
 
 /// Where administrators' programs are that an ordinary user's PATH often leaves out.
 const ADMIN_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
@@ -98,6 +101,23 @@ pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Built>> {
         built.extend(message.into_built());
     }
     Ok(built)
+}
+
+/// Makes sure that netdext can be built, and builds it in release.
+///
+/// # Errors
+/// A package is missing, or the build fails.
+pub fn build_netdext() -> anyhow::Result<PathBuf> {
+    setup::ensure(setup::Purpose::Build)?;
+    let built = build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
+    Ok(built.into_iter().next().context("cargo built no executable")?.executable)
+}
+
+/// Puts a command in the place of this process, so that signals, terminal and exit status are its own. Returns only why
+/// it can't be started.
+pub fn replace_by(command: &mut Command) -> anyhow::Error {
+    let error = command.exec();
+    anyhow!(error).context(format!("start {}", printable(command)))
 }
 
 /// A line of `--message-format=json`: those about an artefact have all of these (cargo's external tools).

@@ -15,6 +15,7 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
     programs::XdpContext,
 };
+use netdext_abi::checksum::{fold, updated};
 use netdext_abi::generate::{FLOW_BASE, STAMP_LEN, TEMPLATE_LEN, Tallied, Tally, Template};
 
 #[map]
@@ -129,15 +130,6 @@ fn fill_in<const L4: usize, const LEN: usize>(
         sum += u64::from(u16::from_ne_bytes([g, h]));
         bytes[L4 + 2..L4 + 4].copy_from_slice(&(!fold(sum)).to_ne_bytes());
     }
-}
-
-/// A one's complement sum in 16 bits.
-#[inline(always)]
-fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
 /// The first `LEN` bytes of the frame, if it is so long.
@@ -282,10 +274,9 @@ fn echo(ctx: XdpContext) -> u32 {
     swap::<6>(frame, 0, 6);
     swap::<4>(frame, 26, 30);
     frame[L4_V4] = ECHO4_REPLY;
-    // The type's word is smaller by 8 in its first byte, so the checksum is larger (RFC 1624).
-    let sum =
-        u32::from(u16::from_be_bytes([frame[L4_V4 + 2], frame[L4_V4 + 3]])) + (u32::from(ECHO4_REQUEST) << 8);
-    let checksum = (sum + (sum >> 16)) as u16;
+    let [high, low] = array(frame, L4_V4 + 2);
+    let checksum =
+        updated(u16::from_be_bytes([high, low]), u16::from(ECHO4_REQUEST) << 8, u16::from(ECHO4_REPLY) << 8);
     frame[L4_V4 + 2..L4_V4 + 4].copy_from_slice(&checksum.to_be_bytes());
     xdp_action::XDP_TX
 }

@@ -9,12 +9,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
+use rustix::thread::set_current_timer_slack;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::{Timestamp, WaitStrategy, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
 use crate::capture::TapPair;
+use crate::cpu;
 use crate::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
 use crate::port::Port;
 use crate::port::xsk::{OpenError, XskInfo};
@@ -185,12 +186,10 @@ fn thread_main(
 }
 
 fn prepare_thread(cpu: Option<usize>) {
-    if let Some(cpu) = cpu {
-        let mut set = CpuSet::new();
-        set.set(cpu);
-        if let Err(errno) = sched_setaffinity(None, &set) {
-            tracing::warn!("cannot pin the worker to CPU {cpu}: {errno}");
-        }
+    if let Some(cpu) = cpu
+        && let Err(errno) = cpu::pin_to(cpu)
+    {
+        tracing::warn!("cannot pin the worker to CPU {cpu}: {errno}");
     }
     // The default of 50 us would make every short timer late by as much.
     if let Err(errno) = set_current_timer_slack(NonZeroU64::new(1)) {

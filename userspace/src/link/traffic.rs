@@ -18,13 +18,13 @@ use netdext_abi::generate::{
     DISCARD, ECHO, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
 };
 use rustix::io::Errno;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::{Serialize, Serializer};
 
 use super::attachment::{self, XdpHook};
 use super::program::{ProgramError, loader, make_way};
 use super::program_error::{attach_error, load_error, os_error};
 use super::steering::SteeringError;
+use crate::cpu;
 
 /// The built object of the traffic programs, as `cargo xtask build-ebpf` writes it.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext-generate.bpf.o");
@@ -358,11 +358,8 @@ fn next_call(frames: u32, took: Duration) -> u32 {
 }
 
 fn pin_to_first_cpu() {
-    let Ok(allowed) = sched_getaffinity(None) else { return };
-    let Some(first) = (0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)) else { return };
-    let mut set = CpuSet::new();
-    set.set(first);
-    if let Err(errno) = sched_setaffinity(None, &set) {
+    let Some(first) = cpu::allowed().ok().and_then(|cpus| cpus.first().copied()) else { return };
+    if let Err(errno) = cpu::pin_to(first) {
         tracing::warn!("cannot pin the flood to CPU {first}: {errno}");
     }
 }

@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use rustix::thread::sched_getaffinity;
-
 use super::SwitchError;
+use crate::cpu;
 use crate::dispatch::{SpawnError, WaitStrategy};
 use crate::driver::{DriverFactory, PowerState};
 use crate::link::peer_napi::PeerNapiError;
@@ -220,8 +219,6 @@ pub(super) fn frame_size(device: &Device) -> Result<FrameSize, StartError> {
 /// The CPUs to pin workers to, in order of use: the last one first, because interrupts prefer the first.
 /// Empty on a single CPU, where pinning means nothing.
 pub(super) fn worker_cpus() -> Vec<usize> {
-    let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
-    let cpus: Vec<usize> =
-        (0..rustix::thread::CpuSet::MAX_CPU).rev().filter(|&cpu| set.is_set(cpu)).collect();
-    if cpus.len() > 1 { cpus } else { Vec::new() }
+    let cpus = cpu::allowed().unwrap_or_default();
+    if cpus.len() > 1 { cpus.into_iter().rev().collect() } else { Vec::new() }
 }

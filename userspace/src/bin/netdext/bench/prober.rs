@@ -8,9 +8,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use netdext::cpu;
+use netdext::link::netns;
+use netdext::proto::checksum::checksum;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
-use rustix::thread::{CpuSet, sched_setaffinity};
 
 use super::cpus;
 use super::interrupt;
@@ -49,8 +51,8 @@ pub fn probe<T: Send>(
 ) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            wire.move_to_asker()?;
-            pin()?;
+            netns::enter(wire.asker())?;
+            cpu::pin_to(cpus::first_and_last()?.0).context("pin the prober")?;
             measure(&mut Prober::open()?)
         });
         match thread.join() {
@@ -58,12 +60,6 @@ pub fn probe<T: Send>(
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
-}
-
-fn pin() -> anyhow::Result<()> {
-    let mut set = CpuSet::new();
-    set.set(cpus::first_and_last()?.0);
-    sched_setaffinity(None, &set).context("pin the prober")
 }
 
 /// A raw ICMP socket.
@@ -156,15 +152,6 @@ fn is_reply(datagram: &[u8], sequence: u16) -> bool {
     datagram.get(IPV4_LEN..IPV4_LEN + ECHO_LEN).is_some_and(|icmp| {
         icmp[0] == 0 && icmp[4..6] == IDENTIFIER.to_be_bytes() && icmp[6..8] == sequence.to_be_bytes()
     })
-}
-
-/// The Internet checksum (RFC 1071) of an even number of bytes.
-fn checksum(data: &[u8]) -> u16 {
-    let mut sum: u32 = data.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]

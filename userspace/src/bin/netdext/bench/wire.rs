@@ -10,14 +10,11 @@
 //! ```
 //! Each end knows the other's MAC address, so that nothing but what is measured is on the wire.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::program::output_of;
 
@@ -136,17 +133,6 @@ impl Wire {
     /// A command in the namespace of who answers.
     pub fn at_answerer(&self, program: &str) -> Command {
         within(&self.answerer, program)
-    }
-
-    /// Moves the calling thread into the namespace of who asks, for good.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn move_to_asker(&self) -> anyhow::Result<()> {
-        let path = Path::new("/run/netns").join(&self.asker);
-        let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-            .with_context(|| format!("enter the network namespace {}", self.asker))
     }
 }
 
