@@ -95,6 +95,8 @@ pub struct LinkEvents {
     /// What has been reported; `None` when the link is gone.
     state: Option<LinkState>,
     pending: VecDeque<LinkEvent>,
+    /// Messages were lost, and the kernel is still to be asked.
+    lost: bool,
 }
 
 impl LinkEvents {
@@ -114,7 +116,7 @@ impl LinkEvents {
             return Err(DeviceError::NotFound { name: format!("with index {index}"), present });
         };
         let state = Some(LinkState::of(&message));
-        Ok(Self { netlink, notifications, index, state, pending: VecDeque::new() })
+        Ok(Self { netlink, notifications, index, state, pending: VecDeque::new(), lost: false })
     }
 
     /// The state as of the last event returned by [`LinkEvents::next`] or, before the first, of the opening;
@@ -135,6 +137,12 @@ impl LinkEvents {
             if self.state.is_none() {
                 return Ok(None);
             }
+            if self.lost {
+                let message = self.netlink.link_by_index(self.index).await?;
+                self.apply(message.as_ref().map(LinkState::of));
+                self.lost = false;
+                continue;
+            }
             let notice = match self.notifications.next().await {
                 Some(message) => interpret(&message, self.index),
                 // The reader gave up on its socket (a message that it could not decode): a new one.
@@ -146,10 +154,7 @@ impl LinkEvents {
             match notice {
                 Notice::State(state) => self.apply(Some(state)),
                 Notice::Deleted => self.apply(None),
-                Notice::Lost => {
-                    let message = self.netlink.link_by_index(self.index).await?;
-                    self.apply(message.as_ref().map(LinkState::of));
-                }
+                Notice::Lost => self.lost = true,
                 Notice::Unrelated => {}
             }
         }
@@ -242,6 +247,7 @@ mod tests {
                 index: i32::MAX as u32,
                 state: Some(DOWN),
                 pending: VecDeque::new(),
+                lost: false,
             };
             assert_eq!(events.next().await.unwrap(), Some(LinkEvent::Deleted));
             assert_eq!(events.next().await.unwrap(), None);

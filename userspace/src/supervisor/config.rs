@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::SwitchError;
+use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
 use crate::dispatch::{SpawnError, WaitStrategy};
 use crate::driver::{DriverFactory, PowerState};
@@ -173,6 +173,19 @@ pub enum StartError {
     /// Switching the driver on: a callback, or the XSKMAP.
     #[error(transparent)]
     Switch(#[from] SwitchError),
+}
+
+impl StartError {
+    /// The error of the worker that ended, where that is all that is known so far.
+    pub(super) fn explained_by(self, report: RunReport) -> Self {
+        let (Self::EndedEarly { queue } | Self::Switch(SwitchError::Command(CommandError::Ended { queue }))) =
+            self
+        else {
+            return self;
+        };
+        let cause = report.errors.into_iter().find(|(failed, _)| *failed == queue);
+        cause.map_or(self, |(_, error)| Self::Worker(error.into()))
+    }
 }
 
 /// Refuses what cannot work, and says how many queues to serve.

@@ -17,12 +17,12 @@ mod start;
 mod steering;
 mod stop;
 mod switch;
+mod workers;
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
 
 use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
@@ -30,7 +30,8 @@ pub use self::report::{EndReason, RunError, RunInfo, RunReport};
 pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
-use crate::dispatch::{Command, WorkerError, WorkerEvent, WorkerHandle, WorkerReport, WorkerSnapshot};
+pub use self::workers::CommandError;
+use crate::dispatch::{WorkerEvent, WorkerHandle, WorkerReport};
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
 use crate::link::tuning::Tuned;
@@ -58,10 +59,15 @@ pub struct Supervisor {
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,
     frame_log: Option<FrameLog>,
+    flush_log_at: tokio::time::Instant,
     netlink: Netlink,
     // What the kernel had counted of the link when the driver started.
     link_before: PairCounters,
     reports: Vec<(u32, Option<Box<WorkerReport>>)>,
+    // The first worker that ended by itself, and when that was seen.
+    failed: Option<(u32, tokio::time::Instant)>,
+    // Whether the workers are still to be told of `switches.link_up`.
+    link_changed: bool,
     // Of each queue, for the XSKMAP.
     sockets: Vec<(u32, OwnedFd)>,
     // Whether the sockets are in the XSKMAP.
@@ -97,56 +103,35 @@ impl Supervisor {
         Some(now.since(&self.link_before))
     }
 
-    async fn snapshots(&self) -> Vec<WorkerSnapshot> {
-        let mut snapshots = Vec::new();
-        for worker in &self.workers {
-            let (sender, receiver) = oneshot::channel();
-            worker.send(Command::Snapshot(sender));
-            snapshots.extend(receiver.await.ok());
-        }
-        snapshots
-    }
-
-    async fn broadcast(
-        &mut self,
-        command: impl Fn(oneshot::Sender<Result<(), WorkerError>>) -> Command,
-    ) -> Result<(), WorkerError> {
-        let mut replies = Vec::new();
-        for worker in &self.workers {
-            let (sender, receiver) = oneshot::channel();
-            worker.send(command(sender));
-            replies.push(receiver);
-        }
-        for reply in replies {
-            // A worker that ended instead of answering says why in its report.
-            if let Ok(result) = reply.await {
-                result?;
-            }
-        }
-        Ok(())
-    }
-
     /// Follows the link and the workers until something ends the driver. Dropping the future loses
     /// nothing: it can be called again.
     pub async fn run(&mut self) -> EndReason {
         loop {
+            // What is known is kept in `self` until it is dealt with, because that takes awaiting too.
+            if let Some((queue, seen)) = self.failed {
+                return self.why_worker_ended(queue, seen).await;
+            }
+            if self.link_changed {
+                self.apply_link().await;
+                self.link_changed = false;
+            }
             tokio::select! {
                 event = self.link.next() => match event {
-                    Ok(Some(event)) => if let Some(reason) = self.on_link_event(event).await { return reason },
+                    Ok(Some(event)) => if let Some(reason) = self.on_link_event(event) { return reason },
                     Ok(None) => return EndReason::LinkGone,
                     Err(error) => return EndReason::LinkEvents(error),
                 },
                 Some(event) = self.events.recv() => if let WorkerEvent::Ended { queue, report } = event {
                     self.reports.push((queue, report));
-                    return self.why_worker_ended(queue).await;
+                    self.failed.get_or_insert_with(|| (queue, tokio::time::Instant::now()));
                 },
-                () = flush_frame_log(&mut self.frame_log) => {}
+                () = tokio::time::sleep_until(self.flush_log_at), if self.frame_log.is_some() => self.flush_log(),
             }
         }
     }
 
-    async fn on_link_event(&mut self, event: LinkEvent) -> Option<EndReason> {
-        let enable = match event {
+    fn on_link_event(&mut self, event: LinkEvent) -> Option<EndReason> {
+        let up = match event {
             LinkEvent::Up => true,
             LinkEvent::Down => false,
             LinkEvent::Deleted => return Some(EndReason::LinkGone),
@@ -156,12 +141,16 @@ impl Supervisor {
             }
             LinkEvent::CarrierUp | LinkEvent::CarrierDown => return None,
         };
-        tracing::info!(iface = %self.iface, "the interface is {}", if enable { "up" } else { "down" });
-        // A worker that fails says so by ending, and `run` sees that next.
-        if let Err(error) = self.set_link(enable).await {
-            tracing::error!(iface = %self.iface, "set_interface_enable: {error}");
-        }
+        tracing::info!(iface = %self.iface, "the interface is {}", if up { "up" } else { "down" });
+        (self.switches.link_up, self.link_changed) = (up, true);
         None
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(log) = &mut self.frame_log {
+            log.flush();
+        }
+        self.flush_log_at = tokio::time::Instant::now() + FRAME_LOG_INTERVAL;
     }
 
     fn warn_about_mtu(&self, mtu: u32) {
@@ -176,7 +165,7 @@ impl Supervisor {
     }
 
     /// A worker whose interface goes away may notice before the news of it comes.
-    async fn why_worker_ended(&mut self, queue: u32) -> EndReason {
+    async fn why_worker_ended(&mut self, queue: u32, seen: tokio::time::Instant) -> EndReason {
         let gone = async {
             while let Ok(Some(event)) = self.link.next().await {
                 if event == LinkEvent::Deleted {
@@ -184,16 +173,9 @@ impl Supervisor {
                 }
             }
         };
-        match tokio::time::timeout(GONE_GRACE, gone).await {
+        match tokio::time::timeout_at(seen + GONE_GRACE, gone).await {
             Ok(()) => EndReason::LinkGone,
             Err(_) => EndReason::WorkerFailed { queue },
         }
     }
-}
-
-/// Hands log records of the XDP program on, from time to time; waits for ever where there is no log.
-async fn flush_frame_log(log: &mut Option<FrameLog>) {
-    let Some(log) = log else { return std::future::pending().await };
-    tokio::time::sleep(FRAME_LOG_INTERVAL).await;
-    log.flush();
 }

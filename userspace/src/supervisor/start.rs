@@ -60,7 +60,10 @@ impl Supervisor {
             frame_log,
             netlink,
             link_before,
+            flush_log_at: tokio::time::Instant::now(),
             reports: Vec::new(),
+            failed: None,
+            link_changed: false,
             started: Instant::now(),
             sockets: Vec::new(),
             claimed: false,
@@ -72,8 +75,8 @@ impl Supervisor {
         match started {
             Ok(()) => Ok(supervisor),
             Err(error) => {
-                supervisor.stop().await;
-                Err(error)
+                let report = supervisor.stop().await;
+                Err(error.explained_by(report))
             }
         }
     }

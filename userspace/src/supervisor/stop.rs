@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::{RunReport, Supervisor};
 use crate::dispatch::{Command, WorkerEvent};
 use crate::link::PairCounters;
@@ -17,7 +15,8 @@ const QUIESCE_BEFORE_STOP: Duration = Duration::from_millis(100);
 const STOP_DEADLINE: Duration = Duration::from_millis(800);
 
 impl Supervisor {
-    /// Stops the driver in order and says what it leaves. Takes less than a second.
+    /// Stops the driver in order and says what it leaves. Takes less than a second; a little more if a callback of
+    /// the driver does not return.
     pub async fn stop(mut self) -> RunReport {
         self.quiesce(QUIESCE_BEFORE_STOP).await;
         if let Err(error) = self.release_frames().await {
@@ -37,9 +36,7 @@ impl Supervisor {
             worker.send(Command::Stop);
         }
         self.collect_reports().await;
-        if let Some(log) = &mut self.frame_log {
-            log.flush();
-        }
+        self.flush_log();
         let missing: Vec<u32> = self
             .workers
             .iter()
@@ -54,20 +51,6 @@ impl Supervisor {
         }
         let link = self.link_counters().await;
         self.report(missing, link)
-    }
-
-    /// Lets the answers to what was asked come in, so that switching off loses none of them.
-    pub(super) async fn quiesce(&mut self, limit: Duration) {
-        let mut replies = Vec::new();
-        for worker in &self.workers {
-            let (sender, receiver) = oneshot::channel();
-            worker.send(Command::Quiesce(limit, sender));
-            replies.push(receiver);
-        }
-        for reply in replies {
-            // A worker that has ended has nothing to wait for.
-            let _ = reply.await;
-        }
     }
 
     async fn collect_reports(&mut self) {

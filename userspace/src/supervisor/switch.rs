@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use super::Supervisor;
-use crate::dispatch::{Command, WorkerError};
+use super::{CommandError, Supervisor};
+use crate::dispatch::Command;
 use crate::driver::PowerState;
+use crate::error::one_line;
 use crate::link::program::ProgramError;
 
 /// How long answers may take to come in before the driver is switched off. A round trip on a link takes
@@ -23,9 +24,9 @@ pub enum SwitchError {
     /// The XSKMAP.
     #[error(transparent)]
     Program(#[from] ProgramError),
-    /// A worker. It ends after this, and [`Supervisor::run`] says so.
+    /// A worker.
     #[error(transparent)]
-    Worker(#[from] WorkerError),
+    Command(#[from] CommandError),
 }
 
 /// What decides whether the driver gets its frames.
@@ -69,10 +70,21 @@ impl Supervisor {
         self.claim_frames()
     }
 
-    /// The interface was set up or down.
-    pub(super) async fn set_link(&mut self, up: bool) -> Result<(), SwitchError> {
-        self.switches.link_up = up;
-        Ok(self.set_interface_enable(up && self.switches.enabled).await?)
+    /// Tells the workers whether the interface is up. Their frames are theirs only while it is, so that none comes
+    /// to a driver that is disabled.
+    pub(super) async fn apply_link(&mut self) {
+        if let Err(error) = self.follow_link().await {
+            tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error));
+        }
+    }
+
+    async fn follow_link(&mut self) -> Result<(), SwitchError> {
+        let up = self.switches.link_up;
+        if !up {
+            self.release_frames().await?;
+        }
+        self.set_interface_enable(up && self.switches.enabled).await?;
+        self.claim_frames()
     }
 
     /// Whether the user has the driver enabled.
@@ -85,16 +97,16 @@ impl Supervisor {
         self.switches.power
     }
 
-    async fn set_interface_enable(&mut self, enable: bool) -> Result<(), WorkerError> {
+    async fn set_interface_enable(&mut self, enable: bool) -> Result<(), CommandError> {
         self.broadcast(|reply| Command::SetInterfaceEnable(enable, reply)).await?;
         self.info.enabled = enable;
         self.switch_answers();
         Ok(())
     }
 
-    /// Puts the sockets into the XSKMAP, if the driver is to have its frames.
+    /// Puts the sockets into the XSKMAP, if the driver is enabled and powered on.
     fn claim_frames(&mut self) -> Result<(), SwitchError> {
-        if !self.claimed && self.switches.enabled && self.switches.power == PowerState::On {
+        if !self.claimed && self.info.enabled && self.switches.power == PowerState::On {
             for (queue, socket) in &self.sockets {
                 self.program.insert_socket(*queue, socket.as_fd())?;
             }

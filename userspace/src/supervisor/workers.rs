@@ -1,0 +1,106 @@
+//! What the supervisor tells its workers, and how long it waits for their answers.
+
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Supervisor;
+use crate::dispatch::{Command, WorkerError, WorkerHandle, WorkerSnapshot};
+
+/// How long workers may take to answer. The longest that they do is to drain their rings, for 200 ms at the most;
+/// who takes longer is in a callback that does not return.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long the answer may come after the end of what was to be waited for.
+const QUIESCE_GRACE: Duration = Duration::from_millis(50);
+
+/// Why a command was not carried out by every worker.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// A driver refused it, and goes on.
+    #[error(transparent)]
+    Refused(#[from] WorkerError),
+    /// A driver failed while carrying it out. The worker has ended, and [`Supervisor::run`] says so next.
+    #[error("the driver on queue {queue} failed while carrying it out, and is stopped")]
+    Ended {
+        /// The queue.
+        queue: u32,
+    },
+    /// A driver does not return from a callback.
+    #[error("the driver on queue {queue} does not answer: a callback of it does not return; stop the driver")]
+    Silent {
+        /// The queue.
+        queue: u32,
+    },
+}
+
+impl Supervisor {
+    /// The counts of every worker that answers.
+    pub(super) async fn snapshots(&self) -> Vec<WorkerSnapshot> {
+        let mut snapshots = Vec::new();
+        for (queue, answer) in self.ask(Command::Snapshot).await {
+            match answer {
+                Ok(snapshot) => snapshots.push(snapshot),
+                Err(error @ CommandError::Silent { .. }) => tracing::warn!(queue, "no counts: {error}"),
+                // One that has ended left its counts in its report.
+                Err(_) => {}
+            }
+        }
+        snapshots
+    }
+
+    /// Has every worker carry out a command.
+    pub(super) async fn broadcast(
+        &self,
+        command: impl Fn(oneshot::Sender<Result<(), WorkerError>>) -> Command,
+    ) -> Result<(), CommandError> {
+        for (_, answer) in self.ask(command).await {
+            answer??;
+        }
+        Ok(())
+    }
+
+    /// Sends every worker a command, and returns each queue with its answer.
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<T>) -> Command,
+    ) -> Vec<(u32, Result<T, CommandError>)> {
+        let waiting: Vec<_> =
+            self.workers.iter().map(|worker| (worker.queue, send(worker, &command))).collect();
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let mut answers = Vec::with_capacity(waiting.len());
+        for (queue, answer) in waiting {
+            let answer = match timeout_at(deadline, answer).await {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(_)) => Err(CommandError::Ended { queue }),
+                Err(_) => Err(CommandError::Silent { queue }),
+            };
+            answers.push((queue, answer));
+        }
+        answers
+    }
+
+    /// Lets the answers to what was asked come in, so that switching off loses none of them.
+    pub(super) async fn quiesce(&self, limit: Duration) {
+        let quiesce = |reply| Command::Quiesce(limit, reply);
+        let waiting: Vec<_> = self.workers.iter().map(|worker| send(worker, quiesce)).collect();
+        let all = async {
+            for answer in waiting {
+                // A worker that has ended has nothing to wait for.
+                let _ = answer.await;
+            }
+        };
+        // One that does not answer is not waited for: the driver is to be switched off all the same.
+        let _ = timeout(limit + QUIESCE_GRACE, all).await;
+    }
+}
+
+fn send<T>(
+    worker: &WorkerHandle,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    worker.send(command(sender));
+    receiver
+}
