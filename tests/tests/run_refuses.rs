@@ -147,6 +147,24 @@ fn steering_everything_on_the_default_route_needs_yes() {
 }
 
 #[test]
+fn taking_everything_inside_the_kernel_on_the_default_route_needs_yes() {
+    require!("ethtool");
+    let wire = Wire::new("default route, inside the kernel");
+    wire.driver.ip(&["address", "add", "198.18.0.9/24", "dev", DRIVER_IFACE]);
+    wire.driver.ip(&["route", "add", "default", "via", "198.18.0.2", "dev", DRIVER_IFACE]);
+    let reflect = ["--engine", "xdp", "--driver", "reflect"];
+    for flags in [&["--engine", "xdp", "--driver", "sink"], &reflect] {
+        refused(&wire, DRIVER_IFACE, flags, &[DRIVER_IFACE, "default route", flags[3], "--yes"]);
+    }
+    // What leaves all else to the kernel cuts nobody off.
+    for meant in ["--yes", "--frames=echo"] {
+        let finished = run(&wire, DRIVER_IFACE, &[&reflect[..], &[meant]].concat());
+        assert!(finished.status.success(), "{meant}: {finished:#?}");
+        wire.assert_no_xdp();
+    }
+}
+
+#[test]
 fn another_xdp_program_is_named_and_stays() {
     require!("ethtool");
     let wire = Wire::new("another XDP program");

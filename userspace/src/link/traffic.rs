@@ -52,6 +52,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// Whether no frame of the interface is left to the kernel.
+    #[must_use]
+    pub const fn takes_everything(self) -> bool {
+        match self {
+            Self::Discard | Self::Reflect => true,
+            Self::Generate | Self::Echo => false,
+        }
+    }
+
     /// The program that sits on the interface.
     const fn attached(self) -> &'static str {
         match self {

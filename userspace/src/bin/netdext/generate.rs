@@ -139,6 +139,8 @@ pub struct Place<'a> {
     pub iface: &'a str,
     pub addresses: &'a [(IpAddr, u8)],
     pub replace: bool,
+    /// Cut the host off, if it comes to that.
+    pub yes: bool,
     pub json: bool,
     pub begun: Instant,
 }
@@ -179,6 +181,14 @@ impl InKernel {
     /// Runs until `end`, or until the count is reached.
     pub async fn run(&self, place: &Place<'_>, end: impl Future<Output = ()>) -> anyhow::Result<()> {
         let device = Device::query(place.iface).await?;
+        // As with a steering rule that takes everything.
+        anyhow::ensure!(
+            place.yes || !device.is_default_route || !self.role.takes_everything(),
+            "{} carries the default route: `--driver {} --engine xdp` would cut this host off; add --yes if that is \
+             meant",
+            device.name,
+            self.name()
+        );
         let prepared =
             self.generate.as_ref().map(|config| prepare(config, &device, place.addresses)).transpose()?;
         let template =

@@ -128,8 +128,9 @@ async fn inside_kernel(
     mut signals: Signals,
 ) -> anyhow::Result<()> {
     let addresses: Vec<_> = args.driver.addr.iter().map(|own| (own.address, own.prefix_len)).collect();
-    let DriverArgs { iface, replace, .. } = &args.driver;
-    let place = Place { iface, addresses: &addresses, replace: *replace, json: args.json, begun };
+    let DriverArgs { iface, replace, yes, .. } = &args.driver;
+    let (replace, yes, json) = (*replace, *yes, args.json);
+    let place = Place { iface, addresses: &addresses, replace, yes, json, begun };
     let end = async {
         tokio::select! {
             () = signals.any() => {}
