@@ -7,7 +7,7 @@ use netdext::link::Device;
 use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4};
-use netdext_tests::{Finished, Netdext, Wire, WireConfig, require};
+use netdext_tests::{Finished, Namespace, Netdext, Wire, WireConfig, require};
 
 /// A run that is meant to fail; should it start, it ends soon.
 fn run(wire: &Wire, iface: &str, arguments: &[&str]) -> Finished {
@@ -211,6 +211,27 @@ fn a_second_netdext_is_refused_and_the_first_keeps_answering() {
         wire.ping_without_loss(3, &["-i", "0.01", DRIVER_V4]);
     }
     assert_eq!(wire.stop(first)["counters"]["echo4_answered"], 6);
+}
+
+#[test]
+fn flags_that_do_not_go_together_leave_no_namespace_and_no_pair() {
+    require!();
+    let mac = ["--dst-mac", "02:00:00:00:00:02"];
+    let generate = ["--driver", "generate"];
+    for (flags, named) in [
+        (&generate[..], "--target"),
+        (&[&generate[..], &["--target", "198.18.0.2"]].concat(), "--dst-mac"),
+        (&[&generate[..], &["--target", "198.18.0.2", "--flows", "0"], &mac].concat(), "64512"),
+        (&[&generate[..], &["--engine", "xdp"]].concat(), "--target"),
+        (&["--engine", "xdp"], "--driver sink"),
+        (&["--rate", "max"], "--driver generate"),
+    ] {
+        let namespace = Namespace::unmade();
+        let finished = Netdext::run(&namespace, DRIVER_IFACE, &[&["--lab"][..], flags].concat()).wait();
+        assert_eq!(finished.status.code(), Some(2), "{flags:?}: {finished:#?}");
+        assert!(finished.stderr.contains(named), "{flags:?}: {finished:#?}");
+        assert!(!namespace.exists(), "{flags:?}: the namespace stays");
+    }
 }
 
 #[test]

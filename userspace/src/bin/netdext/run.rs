@@ -68,7 +68,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let begun = Instant::now();
+    // What ends with a usage error leaves nothing behind: before a namespace or a pair is made.
     let in_kernel = in_kernel(args);
+    let generator = generator(args);
     // There may be a million, which go to the supervisor as they are.
     let rules = args.driver.rules()?;
     let spec = args.driver.spec(&[]);
@@ -83,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let lab = if spec.lab { make_lab(args).await? } else { None };
         let result = match &in_kernel {
             Some(traffic) => inside_kernel(args, traffic, begun, signals).await,
-            None => foreground(args, &spec, rules, begun, signals).await,
+            None => foreground(args, &spec, generator, rules, begun, signals).await,
         };
         match lab {
             // What failed first is what the user needs to know.
@@ -148,19 +150,19 @@ async fn after(duration: Option<Duration>) {
     }
 }
 
-/// What to run; and, if it is the generator, that once more, to ask it for its end.
-async fn resolve(args: &Args, spec: &DriverSpec) -> anyhow::Result<(RunConfig, Option<GenerateFactory>)> {
-    if args.driver.driver != DriverName::Generate {
-        return Ok((spec.resolve().await?, None));
+/// The generator over the rings, if that was asked for.
+fn generator(args: &Args) -> Option<GenerateFactory> {
+    if args.driver.driver != DriverName::Generate || args.traffic.engine != Engine::Ring {
+        return None;
     }
     let factory = args.traffic.factory(args.driver.rate, &args.driver.target);
-    let factory = factory.unwrap_or_else(|message| units::usage_error(&message));
-    Ok((spec.resolve_with(Arc::new(factory.clone()))?, Some(factory)))
+    Some(factory.unwrap_or_else(|message| units::usage_error(&message)))
 }
 
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
+    generator: Option<GenerateFactory>,
     rules: Vec<Rule>,
     begun: Instant,
     mut signals: Signals,
@@ -177,7 +179,10 @@ async fn foreground(
             "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
         );
     }
-    let (config, generator) = resolve(args, spec).await?;
+    let config = match &generator {
+        Some(generator) => spec.resolve_with(Arc::new(generator.clone()))?,
+        None => spec.resolve().await?,
+    };
     let mut config = RunConfig {
         rules,
         log_frames: args.log_frames,
