@@ -1,10 +1,13 @@
 //! `netdext run` from start to end, also where the end is none of its own choice.
 
-use std::time::Duration;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use netdext_tests::echo::set_checksum;
+use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, DRIVER_V6, HOST_IFACE, HOST_V4};
-use netdext_tests::{EchoRequest, Netdext, PacketSocket, Wire, require, wait_until};
+use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, require, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -29,10 +32,10 @@ fn start_and_stop_fifty_times_on_the_same_interface() {
 }
 
 #[test]
-fn sigint_and_sigterm_stop_within_a_second() {
+fn sigint_sigterm_and_sighup_stop_within_a_second() {
     require!("ping", "ethtool");
     let wire = Wire::new("signals");
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let netdext = answering(&wire);
         wire.ping_without_loss(3, &["-i", "0.01", DRIVER_V4]);
         netdext.signal(signal);
@@ -41,6 +44,43 @@ fn sigint_and_sigterm_stop_within_a_second() {
         assert!(finished.took < Duration::from_secs(1), "{signal:?}: {:?}", finished.took);
         finished.expect_whole();
         wire.assert_no_xdp();
+    }
+}
+
+#[test]
+fn under_nohup_the_end_of_the_terminal_stops_nothing() {
+    require!("nohup", "ethtool");
+    let wire = Wire::new("nohup");
+    let mut command = wire.driver.command("nohup");
+    command.arg(binary()).args(["run", "--json", "--iface", DRIVER_IFACE, "--no-injector"]);
+    let mut netdext = Netdext::start(&mut command);
+    netdext.ready();
+    netdext.signal(Signal::HUP);
+    wire.ping_without_loss(3, &["-i", "0.1", DRIVER_V4]);
+    wire.stop(netdext);
+}
+
+#[test]
+fn a_signal_that_comes_while_a_namespace_is_made_leaves_none() {
+    require!();
+    let runtime = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 3] = [&["run", "--lab", "--iface", "veth0"], &["daemon"], &["lab", "up"]];
+    for (words, signal) in commands.iter().flat_map(|words| [(words, Signal::INT), (words, Signal::HUP)]) {
+        let namespace = Namespace::unmade();
+        let file = Path::new("/run/netns").join(namespace.name());
+        let mut command = Command::new(binary());
+        command.args(*words).args(["--netns", namespace.name()]);
+        command.env("NETDEXT_RUNTIME_DIR", runtime.path()).env("NETDEXT_STATE_DIR", runtime.path());
+        let netdext = Netdext::start(&mut command);
+        // Without a pause: it is there for a few milliseconds until netdext looks for signals the next time.
+        let until = Instant::now() + SOON;
+        while !file.exists() {
+            assert!(Instant::now() < until, "{words:?}: no namespace: {}", netdext.stderr());
+        }
+        netdext.signal(signal);
+        let finished = netdext.wait();
+        assert!(finished.status.code().is_some_and(|status| status < 2), "{words:?}: {finished:#?}");
+        assert!(!namespace.exists(), "{words:?}, {signal:?}: the namespace stays");
     }
 }
 

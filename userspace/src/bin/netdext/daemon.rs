@@ -31,16 +31,17 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     privilege::require_for_run(args.netns.is_some())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    // From here on a signal stops in order, also one that comes while starting.
+    let mut signals = runtime.block_on(async { Signals::watch() })?;
     let runtime_dir = RuntimeDir::from_env();
     // Before anything is started: of two daemons the second must not touch what the first one runs.
     let socket = runtime_dir.bind(SocketName::Daemon)?;
     let registry = Registry::open(&StateDir::from_env())?;
-    // Before the runtime: a namespace belongs to a thread, and threads inherit it.
+    // Before any other thread and socket: a namespace belongs to a thread, and threads inherit it.
     let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     let result = runtime.block_on(LocalSet::new().run_until(async {
-        let mut signals = Signals::watch()?;
         let path = socket.path().to_owned();
         let server = Server::new(socket, ServerConfig::default()).context("serve the control socket")?;
         let metrics = match args.metrics {

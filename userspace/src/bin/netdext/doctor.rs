@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long)]
     iface: String,
     /// Make the changes that can be taken back (offloads, left-over NAPI settings), stay in the foreground until
-    /// SIGINT or SIGTERM, and then take them back in reverse order. To keep a change, run its command instead
+    /// SIGINT, SIGTERM or SIGHUP, and then take them back in reverse order. To keep a change, run its command instead
     #[arg(long)]
     fix: bool,
     /// With --fix: take the changes back after this time
@@ -94,7 +94,7 @@ async fn mend(args: &Args, findings: &[Finding], signals: &mut Signals) -> anyho
         return Ok(unmended);
     }
     if !args.json {
-        say!("{} change(s) made; they are taken back on SIGINT or SIGTERM", made.0.len());
+        say!("{} change(s) made; they are taken back on SIGINT, SIGTERM or SIGHUP", made.0.len());
     }
     let end = async {
         match args.duration {

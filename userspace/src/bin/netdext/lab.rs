@@ -5,6 +5,8 @@ use clap::Subcommand;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::privilege;
 
+use crate::signals::Signals;
+
 #[derive(clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -39,6 +41,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !matches!(args.action, Action::Status) {
         privilege::require_for_run(args.netns.is_some())?;
     }
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    // None of the actions takes long: it is brought to its end, or taken back.
+    let mut signals = runtime.block_on(async { Signals::watch() })?;
+    // Before any other thread and socket: a namespace belongs to a thread, and threads inherit it.
     let namespace = match (&args.netns, args.action) {
         (Some(name), Action::Up { .. }) => Some(netns::enter_or_create(name)?),
         (Some(name), _) => {
@@ -47,11 +54,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         (None, _) => None,
     };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
         match args.action {
-            Action::Up { queues } => up(&LabConfig { queues, ..config }).await,
+            Action::Up { queues } => up(&LabConfig { queues, ..config }, &mut signals).await,
             Action::Down => {
                 Lab::remove(&config.driver_iface).await?;
                 println!("removed {} and {}", config.driver_iface, config.host_iface);
@@ -66,8 +71,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn up(config: &LabConfig) -> anyhow::Result<()> {
+async fn up(config: &LabConfig, signals: &mut Signals) -> anyhow::Result<()> {
     let lab = Lab::up(config).await?;
+    if signals.came().await {
+        lab.down().await?;
+        bail!("interrupted: {} and {} are removed again", config.driver_iface, config.host_iface);
+    }
     let list = |addresses: &[(std::net::IpAddr, u8)]| {
         addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect::<Vec<_>>().join(", ")
     };

@@ -50,9 +50,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a driver on an interface in the foreground, until SIGINT or SIGTERM
+    /// Run a driver on an interface in the foreground, until SIGINT, SIGTERM or SIGHUP
     Run(Box<run::Args>),
-    /// Run the drivers that are installed, until SIGINT or SIGTERM
+    /// Run the drivers that are installed, until SIGINT, SIGTERM or SIGHUP
     Daemon(daemon::Args),
     /// Install a driver in the daemon, and start it
     Install(lifecycle::InstallArgs),
@@ -80,7 +80,7 @@ enum Command {
     Steer(steer::Args),
     /// Replace the XDP program of a running driver by a fresh one, without a gap
     Reload(lifecycle::ChoiceArgs),
-    /// Write the frames of a running driver as pcapng, until SIGINT
+    /// Write the frames of a running driver as pcapng, until SIGINT, SIGTERM or SIGHUP
     Capture(capture::Args),
     /// The counts of running drivers
     Stats(stats::Args),

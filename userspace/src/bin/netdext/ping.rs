@@ -32,7 +32,7 @@ pub struct Args {
     /// The interface to send through
     #[arg(long)]
     iface: String,
-    /// Requests to send; without it, until SIGINT or SIGTERM
+    /// Requests to send; without it, until SIGINT, SIGTERM or SIGHUP
     #[arg(short = 'c', long, value_name = "N")]
     count: Option<u64>,
     /// From one request to the next: 10us to 24h

@@ -75,13 +75,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let rules = args.driver.rules()?;
     let spec = args.driver.spec(&[]);
     privilege::require_for_run(args.netns.is_some())?;
-    // Before the runtime: a namespace belongs to a thread, and threads inherit it.
-    let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    // From here on a signal stops in order, also one that comes while starting.
+    let signals = runtime.block_on(async { Signals::watch() })?;
+    // Before any other thread and socket: a namespace belongs to a thread, and threads inherit it.
+    let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;
     let result = runtime.block_on(async {
-        // From here on a signal stops in order, also one that comes while starting.
-        let signals = Signals::watch()?;
         let lab = if spec.lab { make_lab(args).await? } else { None };
         let result = match &in_kernel {
             Some(traffic) => inside_kernel(args, traffic, begun, signals).await,

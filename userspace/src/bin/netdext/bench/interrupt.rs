@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
+
+use crate::signals::Signals;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// How often a wait looks up.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Notices SIGINT and SIGTERM from now on.
+/// Notices SIGINT, SIGTERM and SIGHUP from now on.
 ///
 /// # Errors
 /// The system refuses a thread or a signal handler.
@@ -23,23 +24,17 @@ pub fn watch() -> anyhow::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
             let Ok(runtime) = runtime else { return };
             runtime.block_on(async {
-                let streams = signal(SignalKind::interrupt()).and_then(|interrupt| {
-                    signal(SignalKind::terminate()).map(|terminate| (interrupt, terminate))
-                });
-                let Ok((mut interrupt, mut terminate)) = streams else { return };
+                let Ok(mut signals) = Signals::watch() else { return };
                 if sender.send(()).is_err() {
                     return;
                 }
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
+                signals.any().await;
                 INTERRUPTED.store(true, Ordering::Relaxed);
             });
         })
         .context("start the thread that watches for signals")?;
     // Its end without a word is a handler that was refused.
-    ready.recv().context("watch for SIGINT and SIGTERM")
+    ready.recv().context("watch for signals")
 }
 
 /// Whether a signal has come.
