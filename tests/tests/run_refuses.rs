@@ -235,6 +235,31 @@ fn flags_that_do_not_go_together_leave_no_namespace_and_no_pair() {
 }
 
 #[test]
+fn where_standard_error_can_not_be_written_the_exit_status_still_says_what_happened() {
+    require!("setpriv", "ethtool");
+    let wire = Wire::with("nobody listens", WireConfig { queues: 2, ..WireConfig::default() });
+    let empty = tempfile::tempdir().unwrap();
+    let stats = "stats".to_owned();
+    let run = format!("run --netns {} --iface {DRIVER_IFACE} --duration 100ms", wire.driver.name());
+    for (prefix, words, status) in [
+        ("", &stats, 1),
+        ("setpriv --inh-caps=-all --bounding-set=-all", &run, 77),
+        ("", &format!("{run} --no-such-flag"), 2),
+        // It has a warning to log.
+        ("", &format!("{run} --queues 1"), 0),
+    ] {
+        for stderr in ["/dev/full", "&-"] {
+            let script = format!("exec {prefix} {} {words} 2>{stderr}", binary().display());
+            let mut command = Command::new("sh");
+            command.args(["-c", &script]).env("NETDEXT_RUNTIME_DIR", empty.path());
+            let finished = Netdext::start(&mut command).wait();
+            assert_eq!(finished.status.code(), Some(status), "{words} 2>{stderr}: {finished:#?}");
+        }
+    }
+    wire.assert_no_xdp();
+}
+
+#[test]
 fn a_command_line_without_an_interface_is_refused() {
     require!();
     let finished = Netdext::start(Command::new(binary()).arg("run")).wait();

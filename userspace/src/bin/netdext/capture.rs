@@ -13,6 +13,7 @@ use netdext::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter
 use netdext::control::protocol::Request;
 use netdext::control::{Client, RuntimeDir};
 
+use crate::output::complain;
 use crate::select::DriverChoice;
 use crate::signals::Signals;
 
@@ -92,6 +93,6 @@ async fn end_in_order(signals: &mut Signals, socket: &UnixStream) {
         () = signals.any() => {}
         () = tokio::time::sleep(REST_WITHIN) => {}
     }
-    eprintln!("netdext: the capture was cut off: its rest did not come, or could not be written");
+    complain!("netdext: the capture was cut off: its rest did not come, or could not be written");
     std::process::exit(1);
 }

@@ -16,6 +16,7 @@ use netdext_abi::generate as abi;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::output::complain;
 use crate::{output, units};
 
 /// Frames a second unless `--rate` says otherwise.
@@ -284,7 +285,7 @@ impl InKernel {
         let generated = tallies.get(abi::Tallied::Generated).frames;
         let lost = generated.saturating_sub(device.tx_packets);
         if lost > 0 {
-            eprintln!(
+            complain!(
                 "netdext: {} did not send {lost} of {generated} frames: their receiver is too slow, or, on a veth, its \
                  other end has neither an XDP program nor GRO (`ethtool -K PEER gro on`)",
                 place.iface

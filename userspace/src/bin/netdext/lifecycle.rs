@@ -3,7 +3,7 @@
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::control::ioreg::{self, Entry};
 use netdext::control::list::{ListEntry, ListState, table};
@@ -95,13 +95,14 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
 }
 
 fn confirmed(identity: &Identity, iface: &str) -> anyhow::Result<bool> {
-    eprint!(
+    let question = format!(
         "netdext: {} {} will take frames from {iface}. Install it? [y/N] ",
         identity.team_id, identity.bundle_id
     );
-    std::io::stderr().flush()?;
+    let asked = std::io::stderr().write_all(question.as_bytes());
+    asked.context("ask on standard error whether to install it (--yes answers)")?;
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
+    std::io::stdin().lock().read_line(&mut line).context("read the answer from standard input")?;
     Ok(matches!(line.trim(), "y" | "Y" | "yes"))
 }
 

@@ -36,6 +36,8 @@ use netdext::registry::RegistryError;
 use netdext::supervisor::StartError;
 use tracing_subscriber::EnvFilter;
 
+use crate::output::complain;
+
 /// Something failed; one line on stderr says what.
 const FAILED: u8 = 1;
 /// A capability is missing, as sysexits(3) has it for EX_NOPERM.
@@ -126,7 +128,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("netdext: {}", one_line(error.as_ref()));
+            complain!("netdext: {}", one_line(error.as_ref()));
             ExitCode::from(exit_status(&error))
         }
     }
@@ -141,6 +143,8 @@ fn log_to_stderr(log_frames: bool) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Where the log can't be written, that can't be said either; it would panic.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
 }

@@ -27,6 +27,16 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+/// Prints a line to standard error. Unlike `eprintln!` it does not panic when that can't be written: the exit status
+/// still says what became of the command.
+macro_rules! complain {
+    ($($format:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($format)*);
+    }};
+}
+pub(crate) use complain;
+
 /// What `--tune` did: the command that was carried out, or why there was none.
 #[derive(Serialize)]
 struct Tuned {
@@ -93,7 +103,7 @@ impl<'a> Ready<'a> {
             return;
         }
         if let Some(reason) = self.native_refused {
-            eprintln!("netdext: {} refuses native mode ({reason}); using skb mode", self.iface);
+            complain!("netdext: {} refuses native mode ({reason}); using skb mode", self.iface);
         }
         let copy = if self.zero_copy { "zero-copy" } else { "copy" };
         let queues = self.queues.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
@@ -274,7 +284,7 @@ pub fn print_json<T: Serialize>(object: &T) {
     match serde_json::to_string(object) {
         Ok(line) => say!("{line}"),
         // Only a map with keys that are no strings cannot be written, and there is none.
-        Err(error) => eprintln!("netdext: cannot write JSON: {error}"),
+        Err(error) => complain!("netdext: cannot write JSON: {error}"),
     }
 }
 

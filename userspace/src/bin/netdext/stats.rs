@@ -9,7 +9,7 @@ use netdext::stats::PortStats;
 use netdext::view::{Rates, text};
 
 use crate::observe::{ControlSource, Look, Observed, StatsSource};
-use crate::output::{self, Reader};
+use crate::output::{self, Reader, complain};
 use crate::select::DriverChoice;
 use crate::units;
 
@@ -59,8 +59,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         // Said once, not at every look.
         if problem != known_problem {
             match &problem {
-                Some(problem) => eprintln!("netdext: trying again: {problem}"),
-                None => eprintln!("netdext: there again"),
+                Some(problem) => complain!("netdext: trying again: {problem}"),
+                None => complain!("netdext: there again"),
             }
             known_problem = problem;
         }

@@ -31,7 +31,7 @@ use self::facts::Machine;
 use self::plan::Plan;
 use self::process::Netdext;
 use self::schema::{Report, SCHEMA_VERSION};
-use crate::output::say;
+use crate::output::{complain, say};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -75,7 +75,7 @@ fn measure(quick: bool) -> anyhow::Result<Report> {
         }
     }
     if cfg!(debug_assertions) {
-        eprintln!("this netdext is a debug build: its figures are not those of a release");
+        complain!("this netdext is a debug build: its figures are not those of a release");
     }
     interrupt::watch()?;
     wire::remove_orphans();

@@ -8,6 +8,7 @@ use super::interrupt;
 use super::plan::Plan;
 use super::schema::{Better, Case, Outcome, Unit};
 use super::spread::{Spread, quantile};
+use crate::output::complain;
 
 /// What one measurement gave.
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ pub fn run(plan: &Plan, groups: Vec<Group<'_>>) -> anyhow::Result<Vec<Case>> {
             if plan.has_time_for(round, began.elapsed(), group.took) {
                 group.measure(round)?;
             } else {
-                eprintln!("  {}, round {}: left out, there is no time", group.heads[0].id, round + 1);
+                complain!("  {}, round {}: left out, there is no time", group.heads[0].id, round + 1);
             }
         }
     }
@@ -149,7 +150,7 @@ impl Measured<'_> {
             return;
         }
         let parameters: Vec<_> = self.entry.parameters.values().map(String::as_str).collect();
-        eprintln!("  {case}, round {}: {} {}", round + 1, self.entry.subject, parameters.join(" "));
+        complain!("  {case}, round {}: {} {}", round + 1, self.entry.subject, parameters.join(" "));
         match measure() {
             Ok(sample) => self.samples.push(sample),
             // One that failed once is not asked again: its figures would be of other rounds than the others'.

@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Context;
 
 use super::program::output_of;
+use crate::output::complain;
 
 /// Who answers.
 pub const ANSWERER: &str = "198.18.0.1";
@@ -142,7 +143,7 @@ impl Drop for Wire {
             if Path::new("/run/netns").join(name).exists()
                 && let Err(error) = ip(&format!("netns delete {name}"))
             {
-                eprintln!("the network namespace {name} stays behind: {error:#}");
+                complain!("the network namespace {name} stays behind: {error:#}");
             }
         }
     }
