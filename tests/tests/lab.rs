@@ -1,9 +1,11 @@
 //! The lab pair: made whole, removed whole, and nothing else touched.
 
 use std::net::IpAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use netdext::link::{Device, Lab, LabConfig, LabError, lab};
+use netdext_tests::process::binary;
 use netdext_tests::{Namespace, PacketSocket, require};
 use serde_json::Value;
 
@@ -180,4 +182,23 @@ fn the_driver_end_knows_the_host_end() {
             assert!(peer.contains(address), "{address:?} in {peer:?}");
         }
     });
+}
+
+/// Runs `netdext lab WORDS --netns NAMESPACE`, with its standard output written to nowhere.
+#[track_caller]
+fn unheard(namespace: &Namespace, words: &str) {
+    let script = format!("exec {} lab {words} --netns {} >/dev/full", binary().display(), namespace.name());
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{words}: {output:?}");
+}
+
+#[test]
+fn the_pair_is_made_and_removed_also_when_that_can_not_be_said() {
+    require!();
+    let namespace = Namespace::new("lab, unheard");
+    unheard(&namespace, "up");
+    assert_eq!(links(&namespace).len(), 3);
+    unheard(&namespace, "status");
+    unheard(&namespace, "down");
+    assert_eq!(links(&namespace), ["lo"]);
 }

@@ -5,6 +5,7 @@ use clap::Subcommand;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::privilege;
 
+use crate::output::say;
 use crate::signals::Signals;
 
 #[derive(clap::Args)]
@@ -59,7 +60,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Action::Up { queues } => up(&LabConfig { queues, ..config }, &mut signals).await,
             Action::Down => {
                 Lab::remove(&config.driver_iface).await?;
-                println!("removed {} and {}", config.driver_iface, config.host_iface);
+                say!("removed {} and {}", config.driver_iface, config.host_iface);
                 Ok(())
             }
             Action::Status => status(&config).await,
@@ -77,31 +78,31 @@ async fn up(config: &LabConfig, signals: &mut Signals) -> anyhow::Result<()> {
         lab.down().await?;
         bail!("interrupted: {} and {} are removed again", config.driver_iface, config.host_iface);
     }
+    lab.keep();
     let list = |addresses: &[(std::net::IpAddr, u8)]| {
         addresses.iter().map(|(address, length)| format!("{address}/{length}")).collect::<Vec<_>>().join(", ")
     };
-    println!("{}: for a driver with {}", config.driver_iface, list(&config.driver_addresses));
-    println!("{}: the host's, with {}", config.host_iface, list(&config.host_addresses));
-    lab.keep();
+    say!("{}: for a driver with {}", config.driver_iface, list(&config.driver_addresses));
+    say!("{}: the host's, with {}", config.host_iface, list(&config.host_addresses));
     Ok(())
 }
 
 async fn status(config: &LabConfig) -> anyhow::Result<()> {
     let status = Lab::status(config).await?;
     let line = |name: &str, device: Option<&Device>| match device {
-        Some(device) => println!(
+        Some(device) => say!(
             "{name}: {}, {} queue(s), MTU {}, XDP program: {}",
             if device.up { "up" } else { "down" },
             device.active_queues.usable(),
             device.mtu,
             device.xdp.map_or_else(|| "none".to_owned(), |xdp| format!("id {}", xdp.program_id)),
         ),
-        None => println!("{name}: missing"),
+        None => say!("{name}: missing"),
     };
     line(&config.driver_iface, status.driver.as_ref());
     line(&config.host_iface, status.host.as_ref());
     if status.driver.is_some() && !status.ours {
-        println!("{} was not made by netdext", config.driver_iface);
+        say!("{} was not made by netdext", config.driver_iface);
     }
     Ok(())
 }
