@@ -202,3 +202,26 @@ fn the_pair_is_made_and_removed_also_when_that_can_not_be_said() {
     unheard(&namespace, "down");
     assert_eq!(links(&namespace), ["lo"]);
 }
+
+fn heard(namespace: &Namespace, words: &str) -> String {
+    let mut command = Command::new(binary());
+    command.arg("lab").args(words.split(' ')).args(["--netns", namespace.name()]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{words}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_namespace_made_for_the_pair_goes_with_the_last_pair_and_no_other_does() {
+    require!();
+    let made = Namespace::unmade();
+    heard(&made, "up");
+    heard(&made, "up --iface veth2");
+    assert!(!heard(&made, "down").contains("namespace") && made.exists(), "another pair is in it");
+    assert!(heard(&made, "down --iface veth2").contains(made.name()));
+    assert!(!made.exists());
+    let found = Namespace::new("not made by netdext");
+    heard(&found, "up");
+    heard(&found, "down");
+    assert_eq!(links(&found), ["lo"]);
+}

@@ -15,12 +15,15 @@ use rustix::fs::FlockOperation;
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
+use super::device::alias;
 use super::netlink::{DeviceError, Netlink};
 
 /// Where the names are, as `ip netns` has it (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
 /// The loopback is the first interface of every namespace (net/core/dev.c).
 const LOOPBACK_INDEX: u32 = 1;
+/// The alias of the loopback of a namespace that was made here and kept; [`remove_kept`] goes by it.
+const KEPT_ALIAS: &str = "netdext:lab";
 
 /// A namespace that could not be made, entered or removed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum NetnsError {
         /// Why it failed.
         source: DeviceError,
     },
+    /// A netlink request failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 fn hint(source: &io::Error) -> &'static str {
@@ -81,9 +87,20 @@ impl NamespaceGuard {
         &self.name
     }
 
-    /// Leaves the namespace in place.
-    pub fn keep(mut self) {
-        self.made = false;
+    /// Leaves the namespace in place. One that was made here is marked, so that [`remove_kept`] knows it. The calling
+    /// thread has to be in it.
+    ///
+    /// # Errors
+    /// It can't be marked; then it is removed.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub async fn keep(mut self) -> Result<(), NetnsError> {
+        if self.made {
+            Netlink::open()?.set_alias(LOOPBACK_INDEX, KEPT_ALIAS).await?;
+            self.made = false;
+        }
+        Ok(())
     }
 
     /// Whether it was made here, and so will be removed.
@@ -142,6 +159,25 @@ pub fn create_if_missing(name: &str) -> Result<NamespaceGuard, NetnsError> {
     std::thread::scope(|scope| scope.spawn(|| populate(name, &path)).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     Ok(guard)
+}
+
+/// Removes the namespace `name`, in which the calling thread has to be, if [`NamespaceGuard::keep`] left it and
+/// nothing but its loopback is in it. Says whether it did.
+///
+/// # Errors
+/// The kernel refused.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub async fn remove_kept(name: &str) -> Result<bool, NetnsError> {
+    let netlink = Netlink::open()?;
+    let loopback = netlink.link_by_index(LOOPBACK_INDEX).await?;
+    let kept = loopback.is_some_and(|loopback| alias(&loopback) == KEPT_ALIAS);
+    if !kept || netlink.interface_names().await?.len() > 1 {
+        return Ok(false);
+    }
+    remove(name)?;
+    Ok(true)
 }
 
 /// Runs on a thread of its own, which ends up in the new namespace.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use netdext::link::netns::NamespaceGuard;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::privilege;
 
@@ -15,7 +16,8 @@ pub struct Args {
     /// The driver's end, vethN; the host's end is the next number
     #[arg(long, global = true, default_value = "veth0")]
     iface: String,
-    /// The network namespace of the pair; `up` makes it if it is missing
+    /// The network namespace of the pair; `up` makes it if it is missing, and `down` removes it with the pair if `up`
+    /// made it and no other interface is left in it
     #[arg(long, global = true, value_name = "NAME")]
     netns: Option<String>,
 }
@@ -57,26 +59,34 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     runtime.block_on(async {
         match args.action {
-            Action::Up { queues } => up(&LabConfig { queues, ..config }, &mut signals).await,
+            Action::Up { queues } => up(&LabConfig { queues, ..config }, namespace, &mut signals).await,
             Action::Down => {
                 Lab::remove(&config.driver_iface).await?;
                 say!("removed {} and {}", config.driver_iface, config.host_iface);
+                if let Some(name) = &args.netns
+                    && netns::remove_kept(name).await?
+                {
+                    say!("removed the namespace {name}");
+                }
                 Ok(())
             }
             Action::Status => status(&config).await,
         }
-    })?;
-    if let Some(namespace) = namespace {
-        namespace.keep();
-    }
-    Ok(())
+    })
 }
 
-async fn up(config: &LabConfig, signals: &mut Signals) -> anyhow::Result<()> {
+async fn up(
+    config: &LabConfig,
+    namespace: Option<NamespaceGuard>,
+    signals: &mut Signals,
+) -> anyhow::Result<()> {
     let lab = Lab::up(config).await?;
     if signals.came().await {
         lab.down().await?;
         bail!("interrupted: {} and {} are removed again", config.driver_iface, config.host_iface);
+    }
+    if let Some(namespace) = namespace {
+        namespace.keep().await?;
     }
     lab.keep();
     let list = |addresses: &[(std::net::IpAddr, u8)]| {
