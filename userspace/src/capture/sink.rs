@@ -1,6 +1,6 @@
 //! Where a capture goes.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -50,14 +50,14 @@ pub(super) enum Written {
 }
 
 impl CaptureSink {
-    /// Makes the file, or empties it.
+    /// Makes the file, or opens it. What is in it stays until the capture begins.
     ///
     /// # Errors
     ///
     /// [`CaptureError::Create`].
     pub fn create(path: &Path) -> Result<Self, CaptureError> {
-        let file =
-            File::create(path).map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|source| CaptureError::Create { path: path.to_owned(), source })?;
         let seekable = file.metadata().is_ok_and(|metadata| metadata.is_file());
         Ok(Self::File(CaptureFile {
             path: path.to_owned(),
@@ -68,6 +68,16 @@ impl CaptureSink {
             #[cfg(test)]
             room: u64::MAX,
         }))
+    }
+
+    /// Empties a file that was there before.
+    pub(super) fn begin(&self) -> Result<(), CaptureError> {
+        match self {
+            Self::File(CaptureFile { path, file, seekable: true, .. }) => {
+                file.set_len(0).map_err(|source| CaptureError::Create { path: path.clone(), source })
+            }
+            Self::File(_) | Self::Channel(_) => Ok(()),
+        }
     }
 
     /// Writes whole blocks. Waits for a slow disk or reader as long as `go_on` says so.

@@ -274,6 +274,21 @@ fn a_device_that_takes_nothing_ends_the_capture_only() {
 }
 
 #[test]
+fn a_file_that_was_there_keeps_its_content_until_a_capture_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.pcapng");
+    let earlier = vec![0xa5; 100_000];
+    std::fs::write(&path, &earlier).unwrap();
+    let refused = CaptureConfig { ring_size: 0, ..CaptureConfig::default() };
+    assert!(start("veth0", 0..1, &refused, CaptureSink::create(&path).unwrap()).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), earlier);
+    let (capture, mut pairs) = started(&CaptureConfig::default(), CaptureSink::create(&path).unwrap());
+    put(&mut pairs[0].received, &frame(1, 60), Timestamp::now().as_nanos());
+    capture.finish();
+    assert_eq!(read(&std::fs::read(&path).unwrap()).packets.len(), 1, "and nothing of what was there");
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     let error = CaptureSink::create(Path::new("/nonexistent/x.pcapng")).expect_err("no such folder");
     assert!(error.to_string().contains("/nonexistent/x.pcapng"), "{error}");

@@ -146,6 +146,7 @@ impl Writer {
         counts: Arc<Counts>,
         sink: CaptureSink,
     ) -> Result<Capture, CaptureError> {
+        sink.begin()?;
         let clock = WallClock::now();
         let progress = Arc::<Progress>::default();
         let mut head = Vec::new();

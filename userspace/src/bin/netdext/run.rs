@@ -34,7 +34,8 @@ const REQUESTS: usize = 64;
 pub struct Args {
     #[command(flatten)]
     driver: DriverArgs,
-    /// Write every frame that is received or sent to this file, as pcapng
+    /// Write every frame that is received or sent to this file, as pcapng. What was in it is replaced once the driver
+    /// runs
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
     #[command(flatten)]
