@@ -188,7 +188,7 @@ fn what_cannot_be_installed_leaves_nothing() {
         ("--iface veth0 --team-id not-a-team", "is not valid: a team ID is"),
         ("--iface nothere0", "no interface nothere0 here"),
         ("--iface veth0 --driver generate", "there is no driver generate to be installed"),
-        ("--iface veth0 --lab --batch 0", "batch is 0"),
+        ("--iface veth0 --lab --interval 10us --batch 64", "lower the batch"),
     ] {
         let line = site.fails(&format!("install --yes {words}"));
         assert!(line.contains(why), "{words}: {line}");

@@ -136,8 +136,8 @@ fn the_injector_is_changed_from_the_command_line_up_to_ten_thousand_targets() {
     let names: Vec<_> = all.iter().map(|target| target["target"].as_str().expect("an address")).collect();
     assert_eq!(names, targets);
 
-    let refused = site.fails(&format!("inject set {BUNDLE} --batch 0"));
-    assert!(refused.contains("batch is 0"), "{refused}");
+    let refused = site.fails(&format!("inject set {BUNDLE} --interval 10us --batch 64"));
+    assert!(refused.contains("lower the batch"), "{refused}");
     site.ok(&format!("inject stop {BUNDLE}"));
     let stats = wait_until("every request has its fate", Duration::from_secs(10), || {
         let stats = site.stats();

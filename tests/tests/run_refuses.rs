@@ -99,6 +99,8 @@ fn a_malformed_value_is_refused_with_its_flag_and_an_example() {
         ("--rate", "10000", "10000/s"),
         ("--queues", "0", "for example 1, 4 or all"),
         ("--queues", "many", "for example 1, 4 or all"),
+        ("--batch", "0", "from 1 on"),
+        ("--ring-size", "0", "1..=65536"),
     ] {
         let finished = Netdext::run(&wire.driver, DRIVER_IFACE, &[flag, value]).wait();
         assert_eq!(finished.status.code(), Some(2), "{flag} {value}: {finished:#?}");
@@ -107,6 +109,29 @@ fn a_malformed_value_is_refused_with_its_flag_and_an_example() {
         assert!([flag, value, example].iter().all(|part| line.contains(part)), "{flag} {value}: {line}");
     }
     wire.assert_no_xdp();
+}
+
+#[test]
+fn a_malformed_value_of_other_commands_is_refused_before_anything_is_made() {
+    require!();
+    let namespace = Namespace::unmade();
+    let in_namespace = ["--netns", namespace.name()];
+    for (words, flag, value, example) in [
+        (&["ping", "--iface", "veth0", "198.18.0.2"][..], "--count", "0", "for example 8"),
+        (&["ping", "--iface", "veth0", "198.18.0.2"], "--timeout", "0s", "for example 1s"),
+        (&["ping", "--iface", "veth0", "198.18.0.2"], "--size", "10", "from 24 on"),
+        (&["lab", "up"], "--queues", "0", "1..=64"),
+        (&["lab", "up"], "--queues", "65", "1..=64"),
+        (&["lab", "up"], "--iface", "eth0", "for example veth0"),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(words).args([flag, value]).args(in_namespace);
+        let finished = Netdext::start(&mut command).wait();
+        assert_eq!(finished.status.code(), Some(2), "{words:?} {flag} {value}: {finished:#?}");
+        let line = finished.stderr.lines().next().unwrap_or_default();
+        assert!([flag, value, example].iter().all(|part| line.contains(part)), "{words:?}: {line}");
+        assert!(!namespace.exists(), "{words:?} {flag} {value}: the namespace stays");
+    }
 }
 
 #[test]

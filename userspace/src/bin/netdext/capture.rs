@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use netdext::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
+use netdext::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter, MAX_RING_SIZE};
 use netdext::control::protocol::Request;
 use netdext::control::{Client, RuntimeDir};
 
@@ -31,7 +31,12 @@ pub struct CaptureArgs {
     #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_SNAPLEN)]
     snaplen: u32,
     /// Captured frames that may wait to be written, per queue and direction; further ones are counted
-    #[arg(long, value_name = "FRAMES", default_value_t = DEFAULT_RING_SIZE)]
+    #[arg(
+        long,
+        value_name = "FRAMES",
+        default_value_t = DEFAULT_RING_SIZE,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_RING_SIZE))
+    )]
     ring_size: u32,
 }
 

@@ -62,7 +62,7 @@ pub struct DriverArgs {
     #[arg(long, value_name = "N/s", value_parser = units::rate_or_max, conflicts_with = "interval")]
     pub rate: Option<f64>,
     /// Echo requests in a batch
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = units::requests::<usize>)]
     batch: usize,
     /// Whom to send echo requests to; can be repeated. Without it the other end of the veth pair, or else
     /// the first neighbour that is heard

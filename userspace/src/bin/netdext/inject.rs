@@ -59,10 +59,10 @@ struct SetArgs {
     #[arg(long, value_name = "N/s", value_parser = units::rate, conflicts_with = "interval", requires = "batch")]
     rate: Option<f64>,
     /// Echo requests in a batch
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = units::requests::<usize>)]
     batch: Option<usize>,
     /// Bytes of ICMP payload
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = units::payload)]
     size: Option<usize>,
     /// Whom to send to; can be repeated, and takes the place of the targets before
     #[arg(long, value_name = "ADDR")]

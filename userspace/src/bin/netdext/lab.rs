@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use netdext::link::lab::MAX_QUEUES;
 use netdext::link::netns::NamespaceGuard;
 use netdext::link::{Device, Lab, LabConfig, netns};
 use netdext::privilege;
@@ -14,8 +15,8 @@ pub struct Args {
     #[command(subcommand)]
     action: Action,
     /// The driver's end, vethN; the host's end is the next number
-    #[arg(long, global = true, default_value = "veth0")]
-    iface: String,
+    #[arg(long, global = true, value_name = "IFACE", default_value = "veth0", value_parser = pair)]
+    iface: LabConfig,
     /// The network namespace of the pair; `up` makes it if it is missing, and `down` removes it with the pair if `up`
     /// made it and no other interface is left in it
     #[arg(long, global = true, value_name = "NAME")]
@@ -27,7 +28,12 @@ enum Action {
     /// Make the pair
     Up {
         /// Queues of each end
-        #[arg(long, value_name = "N", default_value_t = LabConfig::default().queues)]
+        #[arg(
+            long,
+            value_name = "N",
+            default_value_t = LabConfig::default().queues,
+            value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUES))
+        )]
         queues: u32,
     },
     /// Remove a pair that netdext made
@@ -36,11 +42,15 @@ enum Action {
     Status,
 }
 
+/// The pair whose driver's end has this name.
+fn pair(iface: &str) -> Result<LabConfig, String> {
+    LabConfig::for_driver(iface)
+        .ok_or_else(|| "no end of a lab, which is called veth and a number; for example veth0".to_owned())
+}
+
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let Some(config) = LabConfig::for_driver(&args.iface) else {
-        bail!("--iface {} is no end of a lab: it is called veth and a number, for example veth0", args.iface);
-    };
+    let config = args.iface.clone();
     if !matches!(args.action, Action::Status) {
         privilege::require_for_run(args.netns.is_some())?;
     }

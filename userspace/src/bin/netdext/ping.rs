@@ -33,16 +33,16 @@ pub struct Args {
     #[arg(long)]
     iface: String,
     /// Requests to send; without it, until SIGINT, SIGTERM or SIGHUP
-    #[arg(short = 'c', long, value_name = "N")]
+    #[arg(short = 'c', long, value_name = "N", value_parser = units::requests::<u64>)]
     count: Option<u64>,
     /// From one request to the next: 10us to 24h
     #[arg(short = 'i', long, value_name = "TIME", default_value = "1s", value_parser = units::interval)]
     interval: Duration,
     /// Bytes of ICMP payload: 24 to the MTU less 28 (IPv4) or 48 (IPv6)
-    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 56)]
+    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 56, value_parser = units::payload)]
     size: usize,
     /// How long to wait for each reply
-    #[arg(short = 'W', long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
+    #[arg(short = 'W', long, value_name = "TIME", default_value = "1s", value_parser = units::timeout)]
     timeout: Duration,
     /// An address for the probe with its prefix length; can be repeated. It must be free: the kernel's own addresses
     /// are refused, because the kernel would no longer get the ARP and echo replies for them. Default for a target

@@ -1,7 +1,10 @@
 //! Values with units on the command line. Each error shows an example.
 
 use std::num::NonZeroU32;
+use std::str::FromStr;
 use std::time::Duration;
+
+use netdext::proto::probe::Stamp;
 
 /// The shortest interval of a timer.
 const MIN_INTERVAL: Duration = Duration::from_micros(10);
@@ -11,6 +14,24 @@ const MAX_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// A duration such as `5s`, `100us` or `1m 30s`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "not a duration; for example 5s, 250ms or 100us".to_owned())
+}
+
+/// A duration that is not 0.
+pub fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout.is_zero() { Err("0 waits for nothing; for example 1s".to_owned()) } else { Ok(timeout) }
+}
+
+/// How many requests: 1 or more.
+pub fn requests<N: FromStr + PartialEq + From<u8>>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| *number != N::from(0));
+    number.ok_or_else(|| "not a number of requests from 1 on; for example 8".to_owned())
+}
+
+/// Bytes of an echo request's payload, which has its send time and its number in it.
+pub fn payload(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| *bytes >= Stamp::LEN);
+    bytes.ok_or_else(|| format!("not a number of bytes from {} on; for example 56", Stamp::LEN))
 }
 
 /// An interval of the injector: a duration from 10 us to a day.
@@ -101,6 +122,18 @@ mod tests {
     fn an_interval_is_from_ten_microseconds_to_a_day() {
         assert!(interval("10us").is_ok() && interval("24h").is_ok());
         assert!(interval("9us").is_err() && interval("25h").is_err() && interval("0s").is_err());
+    }
+
+    #[test]
+    fn nothing_is_waited_for_sent_or_filled_that_is_nothing() {
+        assert_eq!(timeout("1ms"), Ok(Duration::from_millis(1)));
+        assert_eq!((requests("1"), requests("8")), (Ok(1_u64), Ok(8_usize)));
+        assert_eq!(payload("24"), Ok(24));
+        for bad in ["0", "-1", "", "x"] {
+            assert!(requests::<u64>(bad).is_err_and(|message| message.contains("for example")), "{bad:?}");
+        }
+        assert!(timeout("0s").is_err() && timeout("5").is_err());
+        assert!(payload("23").is_err_and(|message| message.contains("24")));
     }
 
     #[test]
