@@ -243,12 +243,20 @@ fn flags_that_do_not_go_together_leave_no_namespace_and_no_pair() {
     require!();
     let mac = ["--dst-mac", "02:00:00:00:00:02"];
     let generate = ["--driver", "generate"];
+    let in_kernel = |flags: &[&'static str]| [&["--driver", "sink", "--engine", "xdp"], flags].concat();
     for (flags, named) in [
         (&generate[..], "--target"),
         (&[&generate[..], &["--target", "198.18.0.2"]].concat(), "--dst-mac"),
         (&[&generate[..], &["--target", "198.18.0.2", "--flows", "0"], &mac].concat(), "64512"),
         (&[&generate[..], &["--engine", "xdp"]].concat(), "--target"),
         (&["--engine", "xdp"], "--driver sink"),
+        (&in_kernel(&["--capture", "/nonexistent/x.pcapng"]), "--capture does nothing"),
+        (&in_kernel(&["--metrics", "127.0.0.1:0"]), "--metrics does nothing"),
+        (&in_kernel(&["--log-frames"]), "--log-frames does nothing"),
+        (&in_kernel(&["--tune"]), "--tune does nothing"),
+        (&in_kernel(&["--steer", "all"]), "--steer does nothing"),
+        (&in_kernel(&["--answer"]), "--answer does nothing"),
+        (&in_kernel(&["--mode", "skb"]), "--mode skb does nothing"),
         (&["--rate", "max"], "--driver generate"),
     ] {
         let namespace = Namespace::unmade();
@@ -282,6 +290,18 @@ fn where_standard_error_can_not_be_written_the_exit_status_still_says_what_happe
         }
     }
     wire.assert_no_xdp();
+}
+
+#[test]
+fn queues_mean_nothing_inside_the_kernel_but_for_the_pair_that_is_made() {
+    require!();
+    let namespace = Namespace::unmade();
+    let flags = ["--driver", "sink", "--engine", "xdp", "--queues", "2", "--duration", "100ms"];
+    let finished = Netdext::run(&namespace, DRIVER_IFACE, &flags).wait();
+    assert_eq!(finished.status.code(), Some(2), "{finished:#?}");
+    assert!(finished.stderr.contains("--queues does nothing"), "{finished:#?}");
+    let finished = Netdext::run(&namespace, DRIVER_IFACE, &[&flags[..], &["--lab"]].concat()).wait();
+    assert!(finished.status.success(), "{finished:#?}");
 }
 
 #[test]

@@ -133,6 +133,17 @@ impl DriverArgs {
         rule_args::rules(&self.steer)
     }
 
+    /// The flags that are for a driver on the rings alone, and whether they were given.
+    pub fn for_rings(&self) -> [(&'static str, bool); 4] {
+        [
+            ("--steer", !self.steer.is_empty()),
+            ("--answer", self.answer),
+            // A pair that is made gets so many.
+            ("--queues", self.queues.is_some() && !self.lab),
+            ("--mode skb", matches!(self.mode, Mode::Skb)),
+        ]
+    }
+
     /// What the flags ask for, with these steering rules. Ends the process with exit status 2 where they do not go
     /// together.
     pub fn spec(&self, rules: &[Rule]) -> DriverSpec {

@@ -28,7 +28,8 @@ const LAST_REPLIES: Duration = Duration::from_millis(100);
 #[command(next_help_heading = "Traffic (--driver sink, reflect, generate)")]
 pub struct TrafficArgs {
     /// Where the frames are handled: `ring` by the driver in user space over the AF_XDP rings, `xdp` inside the
-    /// kernel, as fast as it goes. With `xdp` it is every frame of the interface, whatever --steer says
+    /// kernel, as fast as it goes. With `xdp` it is every frame of the interface, in native mode; --steer, --answer,
+    /// --queues, --capture, --metrics, --log-frames and --tune are for `ring`
     #[arg(long, value_enum, default_value = "ring")]
     pub engine: Engine,
     /// Sizes of generated frames in bytes, FCS included, with their weights: 64 or 64:7,594:4,1518:1

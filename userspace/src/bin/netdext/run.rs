@@ -117,8 +117,17 @@ fn in_kernel(args: &Args) -> Option<InKernel> {
         DriverName::Generate => Role::Generate,
         DriverName::Sample => units::usage_error("--engine xdp is for --driver sink, reflect and generate"),
     };
-    if args.tune {
-        units::usage_error("--tune is for a driver on the rings, not for --engine xdp");
+    let ours = [
+        ("--capture", args.capture.is_some()),
+        ("--metrics", args.metrics.is_some()),
+        ("--log-frames", args.log_frames),
+        ("--tune", args.tune),
+    ];
+    if let Some((flag, _)) = ours.iter().chain(&args.driver.for_rings()).find(|(_, given)| *given) {
+        units::usage_error(&format!(
+            "{flag} does nothing with --engine xdp, which takes every frame in native mode, without rings: leave it \
+             out, or use --engine ring"
+        ));
     }
     let traffic = args.traffic.in_kernel(role, args.driver.rate, &args.driver.target);
     Some(traffic.unwrap_or_else(|message| units::usage_error(&message)))
