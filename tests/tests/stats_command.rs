@@ -1,5 +1,6 @@
 //! `netdext stats` over the real control protocol.
 
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -80,6 +81,25 @@ fn a_driver_that_does_not_run_has_no_counts() {
     assert_eq!(finished.stdout.len(), 1, "{finished:#?}");
     netdext.change(|drivers| drivers.clear());
     assert!(stats(directory.path(), &[]).expect_failure(1).contains("no driver is running"));
+}
+
+/// A netdext that ends whenever it is asked something.
+fn ends_when_asked(directory: &Path) {
+    let listener = UnixListener::bind(directory.join("run-1.sock")).unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+}
+
+#[test]
+fn one_that_ends_meanwhile_is_passed_over_while_another_answers() {
+    require!();
+    let directory = tempfile::tempdir().unwrap();
+    let netdext = two_drivers(directory.path());
+    ends_when_asked(directory.path());
+    let finished = stats(directory.path(), &["--json"]);
+    assert!(finished.status.success() && finished.stderr.is_empty(), "{finished:#?}");
+    assert_eq!(finished.stdout.len(), 2, "{finished:#?}");
+    drop(netdext);
+    assert!(stats(directory.path(), &[]).expect_failure(1).contains("is gone"));
 }
 
 #[test]

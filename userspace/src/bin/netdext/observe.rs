@@ -64,10 +64,17 @@ impl StatsSource for ControlSource {
         let mut look = Look::default();
         match Client::all(&RuntimeDir::from_env()) {
             Ok(clients) => {
+                let (mut answered, mut gone) = (false, None);
                 for mut client in clients {
-                    if let Err(error) = self.ask(&mut client, &mut look.drivers) {
-                        look.problem = Some(error.into());
+                    match self.ask(&mut client, &mut look.drivers) {
+                        Ok(()) => answered = true,
+                        Err(error) if error.is_gone() => gone = Some(error),
+                        Err(error) => look.problem = Some(error.into()),
                     }
+                }
+                // Who ended meanwhile is missed only where there is nobody else.
+                if !answered && look.problem.is_none() {
+                    look.problem = gone.map(Into::into);
                 }
             }
             Err(error) => look.problem = Some(error.into()),
