@@ -117,6 +117,9 @@ impl SetArgs {
                 };
                 targets.push(address);
             }
+            if targets.len() == self.target.len() {
+                bail!("{} names no target: it takes one address a line", path.display());
+            }
         }
         Ok(InjectChange {
             interval_ns: interval.map(|interval| interval.as_nanos() as u64),
@@ -141,4 +144,39 @@ fn targets(args: &TargetsArgs) -> anyhow::Result<()> {
         say!("{:40} {sent:>10} {replies:>10} {lost:>8} {late:>8} {mean:>12}", target.to_string());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: SetArgs,
+    }
+
+    #[test]
+    fn targets_come_from_flags_and_a_file_which_must_name_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("targets");
+        let change = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let words = ["x", "--target", "198.18.0.2", "--targets", path.to_str().unwrap()];
+            Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{error}")).args.change()
+        };
+        let targets = change("198.18.0.3\n\n 2001:2::2\n").unwrap().targets.unwrap();
+        assert_eq!(
+            targets.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            ["198.18.0.2", "198.18.0.3", "2001:2::2"]
+        );
+        for (text, named) in
+            [("", "one address a line"), (" \n\n", "one address a line"), ("\nx\n", "line 2")]
+        {
+            let error = change(text).unwrap_err().to_string();
+            assert!(error.contains(path.to_str().unwrap()) && error.contains(named), "{text:?}: {error}");
+        }
+    }
 }
