@@ -38,7 +38,7 @@ use crate::proto::Local;
 
 const NAME: &str = "ping";
 
-/// Events that may wait for the front end; what does not fit is counted and left out.
+/// Replies that may wait to be told to the front end; what does not fit is counted and left out.
 const EVENTS: usize = 16_384;
 
 /// How often to look whether the next hop has answered, before the first request.
@@ -100,7 +100,7 @@ pub struct PingResults {
     pub duplicates: u64,
     /// Of `received`, those that came after the reply to a later request.
     pub reordered: u64,
-    /// Events that the front end was too slow for.
+    /// Replies that the front end was too slow to be told of.
     pub left_out: u64,
     /// Round-trip times of `received`; `None` if there was none.
     pub rtt: Option<RoundTrip>,
@@ -146,14 +146,14 @@ impl Shared {
 
 impl PingFactory {
     /// Checks the configuration. Identifier and token of the requests come from `seed`. The receiver is told what
-    /// happens; it may be slow or dropped.
+    /// happens; it may be slow, which costs it replies but not the end, or dropped.
     ///
     /// # Errors
     ///
     /// [`PingConfigError`].
     pub fn new(config: PingConfig, seed: u64) -> Result<(Self, mpsc::Receiver<PingEvent>), PingConfigError> {
         let mut rng = Rng::with_seed(seed);
-        let (sender, events) = mpsc::channel(EVENTS);
+        let (sender, events) = mpsc::channel(EVENTS + 1);
         let state = State::new(&config, rng.u16(..), rng.u32(..), sender)?;
         let shared = Shared { led: AtomicBool::new(false), state: Mutex::new(state) };
         Ok((Self { config: Arc::new(config), shared: Arc::new(shared) }, events))
@@ -213,7 +213,7 @@ impl PingDriver {
                 cx.timers.arm_periodic(timer, cx.now + self.config.interval, self.config.interval);
             }
         } else if state.gave_up() {
-            state.tell(PingEvent::NextHopSilent);
+            state.tell_end(PingEvent::NextHopSilent);
             cx.timers.cancel(timer);
         } else {
             cx.timers.arm_once(timer, cx.now + RESOLVE_PAUSE);

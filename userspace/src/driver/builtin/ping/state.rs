@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use super::config::{KnownMac, PingConfig, PingConfigError};
 use super::{PingEvent, PingResults, Reply, ReplyKind};
@@ -42,7 +42,9 @@ pub(super) struct State {
     rtt_from_schedule_ns: Histogram<u64>,
     pacing_error_ns: Histogram<u64>,
     events: Sender<PingEvent>,
-    /// Events that were left out because nobody took them in time.
+    /// The place of the event that ends the run, which must not be lost: the front end waits for it.
+    end: Option<OwnedPermit<PingEvent>>,
+    /// Replies that were left out because nobody took them in time.
     left_out: u64,
     finished: bool,
 }
@@ -82,6 +84,7 @@ impl State {
             rtt_ns,
             rtt_from_schedule_ns,
             pacing_error_ns,
+            end: events.clone().try_reserve_owned().ok(),
             events,
             left_out: 0,
             finished: false,
@@ -199,14 +202,14 @@ impl State {
             Match::TooOld => return Some(Handled::EchoReplyTooOld),
             Match::Mismatch => return Some(Handled::EchoReplyMismatched),
         };
-        self.tell(PingEvent::Reply(Reply {
+        self.tell(Reply {
             sequence: stamp.counter,
             payload_len: reply.payload.len(),
             hop_limit,
             rtt: at.since(stamp.sent),
             kind,
             reordered,
-        }));
+        });
         Some(handled)
     }
 
@@ -220,7 +223,7 @@ impl State {
     pub(super) fn tell_if_finished(&mut self, config: &PingConfig) {
         if !self.finished && self.all_sent(config) && self.pending.in_flight() == 0 {
             self.finished = true;
-            self.tell(PingEvent::Finished);
+            self.tell_end(PingEvent::Finished);
         }
     }
 
@@ -240,9 +243,16 @@ impl State {
         [self.neighbors.next_deadline(), self.pending.last_deadline()].into_iter().flatten().min()
     }
 
-    /// Tells the front end; never waits for it.
-    pub(super) fn tell(&mut self, event: PingEvent) {
-        match self.events.try_send(event) {
+    /// Tells the front end that nothing more comes, once.
+    pub(super) fn tell_end(&mut self, event: PingEvent) {
+        if let Some(place) = self.end.take() {
+            place.send(event);
+        }
+    }
+
+    /// Tells the front end of a reply; never waits for it.
+    fn tell(&mut self, reply: Reply) {
+        match self.events.try_send(PingEvent::Reply(reply)) {
             // Nobody listens any more: the run is being stopped.
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(_)) => self.left_out += 1,
