@@ -70,8 +70,7 @@ impl Supervisor {
         self.claim_frames()
     }
 
-    /// Tells the workers whether the interface is up. Their frames are theirs only while it is, so that none comes
-    /// to a driver that is disabled.
+    /// Tells the workers whether the interface is up. While it is not, the sockets are out of the XSKMAP.
     pub(super) async fn apply_link(&mut self) {
         if let Err(error) = self.follow_link().await {
             tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error));
@@ -80,11 +79,13 @@ impl Supervisor {
 
     async fn follow_link(&mut self) -> Result<(), SwitchError> {
         let up = self.switches.link_up;
-        if !up {
+        if up {
+            // First, because a driver may ask something as soon as it is enabled, and the answer is its own.
+            self.claim_frames()?;
+        } else {
             self.release_frames().await?;
         }
-        self.set_interface_enable(up && self.switches.enabled).await?;
-        self.claim_frames()
+        Ok(self.set_interface_enable(up && self.switches.enabled).await?)
     }
 
     /// Whether the user has the driver enabled.
@@ -104,9 +105,10 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Puts the sockets into the XSKMAP, if the driver is enabled and powered on.
+    /// Puts the sockets into the XSKMAP, if the driver is to have its frames.
     fn claim_frames(&mut self) -> Result<(), SwitchError> {
-        if !self.claimed && self.info.enabled && self.switches.power == PowerState::On {
+        let Switches { enabled, power, link_up } = self.switches;
+        if !self.claimed && enabled && link_up && power == PowerState::On {
             for (queue, socket) in &self.sockets {
                 self.program.insert_socket(*queue, socket.as_fd())?;
             }
