@@ -72,8 +72,10 @@ impl Supervisor {
 
     /// Tells the workers whether the interface is up. While it is not, the sockets are out of the XSKMAP.
     pub(super) async fn apply_link(&mut self) {
-        if let Err(error) = self.follow_link().await {
-            tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error));
+        match self.follow_link().await {
+            // `run` says why, or that the interface is gone, which may be the reason.
+            Ok(()) | Err(SwitchError::Command(CommandError::Ended { .. })) => {}
+            Err(error) => tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error)),
         }
     }
 
