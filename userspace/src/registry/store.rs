@@ -143,6 +143,14 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Closing does not unlock while another process has the descriptor, as a child has until it executes its
+        // program (flock(2)). Should it fail, closing is what is left.
+        let _ = self.handle.unlock();
+    }
+}
+
 fn write_whole(path: &Path, drivers: &[Installed]) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(&StateRef { schema: SCHEMA_VERSION, drivers })?;
     text.push(b'\n');
@@ -157,5 +165,22 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_is_free_at_once_also_while_a_child_has_the_descriptor() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = StateDir::at(temp.path());
+        let store = Store::lock(&dir).unwrap();
+        let inherited = store.handle.try_clone().unwrap();
+        assert!(matches!(Store::lock(&dir), Err(RegistryError::InUse { .. })));
+        drop(store);
+        Store::lock(&dir).unwrap();
+        drop(inherited);
     }
 }
