@@ -112,6 +112,10 @@ fn config(fault: Fault, gate: &Arc<Gate>) -> RunConfig {
     RunConfig::new(DRIVER_IFACE, Arc::new(Factory(fault, Arc::clone(gate))))
 }
 
+async fn started(fault: Fault, gate: &Arc<Gate>) -> Supervisor {
+    Supervisor::start(&config(fault, gate)).await.expect("it starts")
+}
+
 /// One worker failed, with the driver's own words, and no frame is missing.
 #[track_caller]
 fn assert_failed(report: &RunReport) {
@@ -125,8 +129,7 @@ fn a_failed_callback_is_seen_however_often_something_else_is_asked() {
     require!("ethtool");
     let wire = Wire::new("faulty driver, asked all the time");
     let report = in_time(&wire, async || {
-        let mut supervisor =
-            Supervisor::start(&config(Fault::DisableFails, &Arc::default())).await.expect("it starts");
+        let mut supervisor = started(Fault::DisableFails, &Arc::default()).await;
         wire.driver.ip(&["link", "set", "dev", DRIVER_IFACE, "down"]);
         let reason = loop {
             tokio::select! {
@@ -148,8 +151,7 @@ fn a_switch_whose_callback_fails_is_no_success() {
     require!("ethtool");
     let wire = Wire::new("faulty driver, switched");
     let report = in_time(&wire, async || {
-        let mut supervisor =
-            Supervisor::start(&config(Fault::DisableFails, &Arc::default())).await.expect("it starts");
+        let mut supervisor = started(Fault::DisableFails, &Arc::default()).await;
         let error = supervisor.set_enabled(false).await.expect_err("the callback failed");
         assert!(matches!(error, SwitchError::Command(CommandError::Ended { queue: 0 })), "{error:?}");
         let reason = supervisor.run().await;
@@ -180,7 +182,7 @@ fn a_callback_that_never_returns_keeps_nobody_from_stopping_the_driver() {
     let wire = Wire::new("faulty driver, hanging");
     let gate = Arc::<Gate>::default();
     let report = in_time(&wire, async || {
-        let mut supervisor = Supervisor::start(&config(Fault::DisableHangs, &gate)).await.expect("it starts");
+        let mut supervisor = started(Fault::DisableHangs, &gate).await;
         let error = supervisor.set_enabled(false).await.expect_err("the callback hangs");
         assert!(matches!(error, SwitchError::Command(CommandError::Silent { queue: 0 })), "{error:?}");
         let stats = supervisor.stats().await.expect("the XDP program is there");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::Supervisor;
 use crate::dispatch::{Command, WorkerError, WorkerHandle, WorkerSnapshot};
@@ -66,9 +66,28 @@ impl Supervisor {
         &self,
         command: impl Fn(oneshot::Sender<T>) -> Command,
     ) -> Vec<(u32, Result<T, CommandError>)> {
-        let waiting: Vec<_> =
-            self.workers.iter().map(|worker| (worker.queue, send(worker, &command))).collect();
-        let deadline = Instant::now() + ANSWER_DEADLINE;
+        self.ask_within(ANSWER_DEADLINE, command).await
+    }
+
+    /// Lets the answers to what was asked come in, so that switching off loses none of them.
+    pub(super) async fn quiesce(&self, limit: Duration) {
+        // The driver is to be switched off all the same where a worker has ended or does not answer.
+        self.ask_within(limit + QUIESCE_GRACE, |reply| Command::Quiesce(limit, reply)).await;
+    }
+
+    async fn ask_within<T>(
+        &self,
+        limit: Duration,
+        command: impl Fn(oneshot::Sender<T>) -> Command,
+    ) -> Vec<(u32, Result<T, CommandError>)> {
+        let ask = |worker: &WorkerHandle| {
+            let (sender, answer) = oneshot::channel();
+            worker.send(command(sender));
+            (worker.queue, answer)
+        };
+        // All are asked before the first is waited for.
+        let waiting: Vec<_> = self.workers.iter().map(ask).collect();
+        let deadline = Instant::now() + limit;
         let mut answers = Vec::with_capacity(waiting.len());
         for (queue, answer) in waiting {
             let answer = match timeout_at(deadline, answer).await {
@@ -80,27 +99,4 @@ impl Supervisor {
         }
         answers
     }
-
-    /// Lets the answers to what was asked come in, so that switching off loses none of them.
-    pub(super) async fn quiesce(&self, limit: Duration) {
-        let quiesce = |reply| Command::Quiesce(limit, reply);
-        let waiting: Vec<_> = self.workers.iter().map(|worker| send(worker, quiesce)).collect();
-        let all = async {
-            for answer in waiting {
-                // A worker that has ended has nothing to wait for.
-                let _ = answer.await;
-            }
-        };
-        // One that does not answer is not waited for: the driver is to be switched off all the same.
-        let _ = timeout(limit + QUIESCE_GRACE, all).await;
-    }
-}
-
-fn send<T>(
-    worker: &WorkerHandle,
-    command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> oneshot::Receiver<T> {
-    let (sender, receiver) = oneshot::channel();
-    worker.send(command(sender));
-    receiver
 }
