@@ -16,14 +16,16 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::device::alias;
+use super::lab;
 use super::netlink::{DeviceError, Netlink};
 
 /// Where the names are, as `ip netns` has it (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
 /// The loopback is the first interface of every namespace (net/core/dev.c).
 const LOOPBACK_INDEX: u32 = 1;
-/// The alias of the loopback of a namespace that was made here and kept; [`remove_kept`] goes by it.
-const KEPT_ALIAS: &str = "netdext:lab";
+/// The alias of the loopback of a namespace that was made here and kept; [`remove_kept`] goes by it. It is what marks
+/// the pair in it, too.
+const KEPT_ALIAS: &str = lab::DRIVER_ALIAS;
 
 /// A namespace that could not be made, entered or removed.
 #[derive(Debug, thiserror::Error)]
