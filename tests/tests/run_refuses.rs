@@ -157,12 +157,18 @@ fn an_address_that_no_station_can_own_is_refused() {
     refused(&wire, DRIVER_IFACE, &["--addr", "224.0.0.1/24"], &["224.0.0.1", "multicast"]);
 }
 
+/// A wire over which the driver's namespace has its default route.
+fn with_default_route(purpose: &str) -> Wire {
+    let wire = Wire::new(purpose);
+    wire.driver.ip(&["address", "add", "198.18.0.9/24", "dev", DRIVER_IFACE]);
+    wire.driver.ip(&["route", "add", "default", "via", "198.18.0.2", "dev", DRIVER_IFACE]);
+    wire
+}
+
 #[test]
 fn steering_everything_on_the_default_route_needs_yes() {
     require!("ethtool");
-    let wire = Wire::new("default route");
-    wire.driver.ip(&["address", "add", "198.18.0.9/24", "dev", DRIVER_IFACE]);
-    wire.driver.ip(&["route", "add", "default", "via", "198.18.0.2", "dev", DRIVER_IFACE]);
+    let wire = with_default_route("default route");
     let steer_all = ["--no-injector", "--steer", "all"];
     refused(&wire, DRIVER_IFACE, &steer_all, &[DRIVER_IFACE, "default route", "--yes"]);
     let finished = run(&wire, DRIVER_IFACE, &[&steer_all[..], &["--yes"]].concat());
@@ -174,9 +180,7 @@ fn steering_everything_on_the_default_route_needs_yes() {
 #[test]
 fn taking_everything_inside_the_kernel_on_the_default_route_needs_yes() {
     require!("ethtool");
-    let wire = Wire::new("default route, inside the kernel");
-    wire.driver.ip(&["address", "add", "198.18.0.9/24", "dev", DRIVER_IFACE]);
-    wire.driver.ip(&["route", "add", "default", "via", "198.18.0.2", "dev", DRIVER_IFACE]);
+    let wire = with_default_route("default route, inside the kernel");
     let reflect = ["--engine", "xdp", "--driver", "reflect"];
     for flags in [&["--engine", "xdp", "--driver", "sink"], &reflect] {
         refused(&wire, DRIVER_IFACE, flags, &[DRIVER_IFACE, "default route", flags[3], "--yes"]);
