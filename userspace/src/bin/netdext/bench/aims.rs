@@ -92,9 +92,9 @@ const WANTED: [Wanted; 19] = [
         0.9,
     ),
     ratio(
-        "round trip p99, adaptive / spin",
-        at("echo_rtt_p99", ADAPTIVE),
-        at("echo_rtt_p99", SPIN),
+        "round trip p99, injector 10000/s, adaptive / spin",
+        with("echo_rtt_p99", ADAPTIVE, INJECTOR.0, INJECTOR.1),
+        with("echo_rtt_p99", SPIN, INJECTOR.0, INJECTOR.1),
         Bound::AtMost,
         1.3,
     ),

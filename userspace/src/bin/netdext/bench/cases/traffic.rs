@@ -70,7 +70,7 @@ pub fn drops<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         entries.push(Entry::new(&name, ours(wait)));
     }
     entries.push(match program::find("xdp-bench") {
-        None => Entry::missing("xdp-bench drop", "no xdp-bench on PATH"),
+        None => Entry::missing("xdp-bench drop", "no xdp-bench: apt-get install xdp-tools"),
         Some(_) => {
             Entry::new("xdp-bench drop", || peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE]))
         }
