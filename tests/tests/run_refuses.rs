@@ -86,6 +86,23 @@ fn a_benchmark_without_capabilities_names_them_with_exit_status_77() {
 }
 
 #[test]
+fn a_benchmark_of_what_does_not_exist_is_a_usage_error_that_says_what_does() {
+    let directory = tempfile::tempdir().unwrap();
+    for (only, why) in [
+        ("nothing", "there is no case nothing; there are echo_rate,"),
+        ("echo_rate:nobody", "the case echo_rate has no subject with 'nobody' in its name"),
+        ("echo_rate:", "for example echo_rate:spin"),
+    ] {
+        let mut command = Command::new(binary());
+        command.args(["bench", "--only", only, "--out", "report"]).current_dir(&directory);
+        let finished = Netdext::start(&mut command).wait();
+        assert_eq!(finished.status.code(), Some(2), "{finished:#?}");
+        assert!(finished.stderr.contains(why), "{finished:#?}");
+        assert!(!directory.path().join("report").exists(), "nothing is made");
+    }
+}
+
+#[test]
 fn a_malformed_value_is_refused_with_its_flag_and_an_example() {
     require!("ethtool");
     let wire = Wire::new("malformed values");

@@ -7,6 +7,7 @@ mod cpus;
 mod facts;
 mod html;
 mod interrupt;
+mod only;
 mod plan;
 mod plot;
 mod prober;
@@ -28,10 +29,13 @@ use netdext::privilege;
 
 use self::cases::Bench;
 use self::facts::Machine;
+use self::only::Only;
 use self::plan::Plan;
 use self::process::Netdext;
+use self::runner::Group;
 use self::schema::{Report, SCHEMA_VERSION};
 use crate::output::{complain, say};
+use crate::units;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,16 +48,29 @@ pub struct Args {
     /// Also print what has changed since this earlier report.json, beyond the noise
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
+    /// Measure only this case, by its name in the report, or of it the subjects with this text in their names, for
+    /// example echo_rate or echo_rate:spin; repeatable
+    #[arg(long, value_name = "CASE[:TEXT]")]
+    only: Vec<Only>,
+    /// Samples of each figure at the most, instead of 5 (3 with --quick); the time for all of it stays the same
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
 }
 
 /// Runs the command: measures this executable, prints a table, writes the report. What goes wrong with a single case is
 /// in the report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    let netdext = Netdext::this()?;
+    let mut plan = Plan::new(args.quick);
+    plan.rounds = args.rounds.map_or(plan.rounds, usize::from);
+    let bench = Bench { netdext: &netdext, plan };
+    let groups = only::select(cases::all(&bench), &args.only);
+    let groups = groups.unwrap_or_else(|message| units::usage_error(&message));
     privilege::require_for_run(true)?;
     // Before the measuring: neither should be found out after a quarter of an hour.
     let old = args.compare.as_deref().map(read_report).transpose()?;
     fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;
-    let report = measure(args.quick)?;
+    let report = measure(&bench, groups, !args.only.is_empty())?;
     let mut text = table::render(&report);
     let json = args.out.join("report.json");
     let object = serde_json::to_string_pretty(&report).context("write the report as JSON")? + "\n";
@@ -68,7 +85,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn measure(quick: bool) -> anyhow::Result<Report> {
+fn measure(bench: &Bench<'_>, groups: Vec<Group<'_>>, in_part: bool) -> anyhow::Result<Report> {
     for (name, package) in [("ip", "iproute2"), ("ethtool", "ethtool")] {
         if program::find(name).is_none() {
             bail!("no {name} on PATH, which the benchmark makes its interfaces with: install {package}");
@@ -81,19 +98,22 @@ fn measure(quick: bool) -> anyhow::Result<Report> {
     wire::remove_orphans();
     let began = Instant::now();
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let netdext = Netdext::this()?;
-    let machine = Machine::look(netdext.binary());
-    let bench = Bench { netdext: &netdext, plan: Plan::new(quick) };
-    let cases = runner::run(&bench.plan, cases::all(&bench))?;
+    let machine = Machine::look(bench.netdext.binary());
+    let cases = runner::run(&bench.plan, groups)?;
+    let mut aims = aims::look(&cases);
+    if in_part {
+        // The others are not missing: nobody asked for them.
+        aims.retain(|aim| aim.figure.is_some());
+    }
     Ok(Report {
         schema: SCHEMA_VERSION,
-        quick,
+        quick: bench.plan.quick,
         started_s: started.as_secs(),
         took_ns: began.elapsed().as_nanos() as u64,
         rounds: bench.plan.rounds,
         machine,
         changes: cases::changes(),
-        aims: aims::look(&cases),
+        aims,
         cases,
     })
 }

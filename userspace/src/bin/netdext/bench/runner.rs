@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::interrupt;
 use super::plan::Plan;
-use super::schema::{Better, Case, Outcome, Unit};
+use super::schema::{Better, Case, Outcome, Unit, name_of};
 use super::spread::{Spread, quantile};
 use crate::output::complain;
 
@@ -56,6 +56,11 @@ impl<'a> Entry<'a> {
     #[cfg(test)]
     pub fn parameters(&self) -> &BTreeMap<String, String> {
         &self.parameters
+    }
+
+    /// Subject and parameters, as [`Outcome::key`].
+    pub fn name(&self) -> String {
+        name_of(&self.subject, &self.parameters)
     }
 
     /// One that can be measured.

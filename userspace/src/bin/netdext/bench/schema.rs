@@ -131,14 +131,14 @@ pub struct Outcome {
 impl Outcome {
     /// What tells it from the other results of its case.
     pub fn key(&self) -> String {
-        let parameters: Vec<_> =
-            self.parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
-        if parameters.is_empty() {
-            self.subject.clone()
-        } else {
-            format!("{}, {}", self.subject, parameters.join(", "))
-        }
+        name_of(&self.subject, &self.parameters)
     }
+}
+
+/// A subject with its parameters, for people.
+pub fn name_of(subject: &str, parameters: &BTreeMap<String, String>) -> String {
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| format!(", {name} {value}")).collect();
+    format!("{subject}{}", parameters.concat())
 }
 
 impl Unit {
