@@ -44,9 +44,10 @@ const fn at_most(name: &'static str, figure: Place, unit: Unit, aim: f64) -> Wan
 }
 
 const INJECTOR: (&str, &str) = ("injector", "10000/s");
+const THREAD: (&str, &str) = ("napi", "thread");
 const PACED: (&str, &str) = ("rate", "10000/s");
 
-const WANTED: [Wanted; 19] = [
+const WANTED: [Wanted; 21] = [
     ratio(
         "echo rate, --answer / kernel",
         at("echo_rate", ANSWER),
@@ -64,11 +65,25 @@ const WANTED: [Wanted; 19] = [
     ratio("echo rate, spin / kernel", at("echo_rate", SPIN), at("echo_rate", KERNEL), Bound::AtLeast, 1.6),
     ratio("echo rate, spin / testpmd", at("echo_rate", SPIN), at("echo_rate", TESTPMD), Bound::AtLeast, 1.15),
     ratio(
+        "echo rate, napi thread, spin / testpmd",
+        with("echo_rate", SPIN, THREAD.0, THREAD.1),
+        with("echo_rate", TESTPMD, THREAD.0, THREAD.1),
+        Bound::AtLeast,
+        1.15,
+    ),
+    ratio(
         "rx drop, spin / XDP_DROP",
         at("rx_drop", SINK),
         at("rx_drop", "inside the kernel (XDP_DROP)"),
         Bound::AtLeast,
         0.5,
+    ),
+    ratio(
+        "tx, netdext / testpmd",
+        at("tx", "netdext generate, to XDP_DROP"),
+        at("tx", "dpdk-testpmd txonly, to XDP_DROP"),
+        Bound::AtLeast,
+        1.1,
     ),
     ratio(
         "round trip p50, --answer / kernel",
@@ -227,7 +242,7 @@ mod tests {
         let reached = with_spin(&[4.0]);
         assert_eq!((reached.figure, reached.reached, reached.not_measured), (Some(2.0), Some(true), None));
         assert_eq!(with_spin(&[3.0]).reached, Some(false));
-        let memory = |bytes: f64| aim(&[case("memory", vec![outcome(ADAPTIVE, &[bytes])])], WANTED[18].name);
+        let memory = |bytes: f64| aim(&[case("memory", vec![outcome(ADAPTIVE, &[bytes])])], WANTED[20].name);
         assert_eq!((memory(4e7).reached, memory(5e7).reached), (Some(true), Some(false)));
     }
 

@@ -42,8 +42,10 @@ pub fn changes() -> Vec<String> {
         "GRO is on at the end of the kernel's stack in echo_rate: without it a veth drops live frames",
         "every namespace has a permanent neighbour entry for the other end",
         "netdext, dpdk-testpmd and the traffic programs put XDP programs on their ends of the pair",
-        "echo_rtt and start of netdext --answer have a netdext at the end of who asks, whose program leaves every frame to \
-         the kernel: without one a veth is not woken for what an XDP program sends",
+        "echo_rtt and start of what answers in XDP have a program that passes every frame at the end of who asks, as \
+         netdext itself puts there if both ends are in one namespace: without one a veth is not woken for what an XDP \
+         program sends",
+        "NAPI of who asks has a thread of its own in echo_rate with napi thread, as netdext run --tune gives it",
     ]
     .map(str::to_owned)
     .to_vec()

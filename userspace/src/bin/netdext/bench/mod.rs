@@ -2,6 +2,7 @@
 
 mod aims;
 mod cases;
+mod clock;
 mod compare;
 mod cpus;
 mod facts;
@@ -18,6 +19,7 @@ mod schema;
 mod spread;
 mod subject;
 mod table;
+mod testpmd;
 mod wire;
 
 use std::fs;

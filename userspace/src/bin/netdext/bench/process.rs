@@ -74,6 +74,17 @@ impl Process {
         self.child.id()
     }
 
+    /// Makes sure that it has not ended.
+    ///
+    /// # Errors
+    /// It has: its last words.
+    pub fn expect_running(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait().context("look whether it runs")? {
+            None => Ok(()),
+            Some(_) => bail!("{}", self.last_words()),
+        }
+    }
+
     /// A line to its standard input, and the end of that.
     pub fn say(&mut self, line: &str) {
         if let Some(mut stdin) = self.child.stdin.take() {
@@ -290,6 +301,18 @@ mod tests {
         assert_eq!(error.to_string(), "sh: error: b");
         let error = shell("echo bad >&2; exit 3").wait().unwrap_err().to_string();
         assert!(error.ends_with(": bad"), "{error}");
+    }
+
+    #[test]
+    fn one_that_should_run_and_has_ended_is_quoted() {
+        let mut process = shell("read wait; echo no such symbol >&2");
+        process.expect_running().unwrap();
+        process.say("");
+        let ended = (0..200).find_map(|_| {
+            std::thread::sleep(LOOK);
+            process.expect_running().err()
+        });
+        assert_eq!(ended.expect("it ends").to_string(), "sh: no such symbol");
     }
 
     #[test]

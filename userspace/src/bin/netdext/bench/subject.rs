@@ -1,12 +1,11 @@
 //! Who answers echo requests: netdext in each of its ways, the kernel, and its peers.
 
-use std::process::Command;
-
 use anyhow::Context;
+use netdext::link::netns;
+use netdext::link::peer_napi::PeerNapi;
 
-use super::cpus;
-use super::process::{Netdext, Process, READY_WITHIN, cpu_ns};
-use super::program;
+use super::process::{Netdext, Process, cpu_ns};
+use super::testpmd::{self, Testpmd};
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 
 /// Who answers.
@@ -26,9 +25,10 @@ pub enum Subject {
 
 impl Subject {
     /// Those whose round trips are measured, in the order of the table.
-    pub const WITH_ROUND_TRIPS: [Self; 6] = [
+    pub const WITH_ROUND_TRIPS: [Self; 7] = [
         Self::Kernel,
         Self::Answer,
+        Self::MinimalEcho,
         Self::Driver("spin"),
         Self::Driver("adaptive"),
         Self::Driver("poll"),
@@ -64,8 +64,7 @@ impl Subject {
 
     /// Why it can't be measured here, if it can't.
     pub fn missing(self) -> Option<&'static str> {
-        (self == Self::Testpmd && program::find("dpdk-testpmd").is_none())
-            .then_some("no dpdk-testpmd: apt-get install dpdk-dev librte-net-af-xdp23 librte-mempool-ring23")
+        if self == Self::Testpmd { testpmd::missing() } else { None }
     }
 
     /// The wire that it needs. `flood`: it is to be flooded with live frames.
@@ -92,31 +91,32 @@ impl Subject {
                 format!("--first 10ms --rate {rate}/s --batch {batch} --target {ASKER}")
             }
         };
-        let ear = (self == Self::Answer && !wire.flooded).then(|| listen(wire, netdext)).transpose()?;
-        let process = match self {
-            Self::Kernel => None,
-            Self::Answer => {
-                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--answer {injecting}"))?)
-            }
-            Self::MinimalEcho => {
-                let flags = "--driver reflect --engine xdp --frames echo";
-                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, flags)?)
-            }
-            Self::Driver(wait) => {
-                Some(netdext.run(wire.answerer(), ANSWERER_IFACE, &format!("--wait {wait} {injecting}"))?)
-            }
-            Self::Testpmd => Some(start_testpmd(wire)?),
+        let answers_in_xdp = matches!(self, Self::Answer | Self::MinimalEcho);
+        let ear = (answers_in_xdp && !wire.flooded).then(|| listen(wire)).transpose()?;
+        let run = |flags: &str| netdext.run(wire.answerer(), ANSWERER_IFACE, flags).map(Program::Netdext);
+        let program = match self {
+            Self::Kernel => Program::None,
+            Self::Answer => run(&format!("--answer {injecting}"))?,
+            Self::MinimalEcho => run("--driver reflect --engine xdp --frames echo")?,
+            Self::Driver(wait) => run(&format!("--wait {wait} {injecting}"))?,
+            Self::Testpmd => Program::Testpmd(Testpmd::start(wire, "icmpecho", &[])?),
         };
-        Ok(Running { subject: self, process, ear })
+        Ok(Running { program, _ear: ear })
     }
+}
+
+#[derive(Debug)]
+enum Program {
+    None,
+    Netdext(Process),
+    Testpmd(Testpmd),
 }
 
 /// Someone who answers, until this is dropped.
 #[derive(Debug)]
 pub struct Running {
-    subject: Subject,
-    process: Option<Process>,
-    ear: Option<Process>,
+    program: Program,
+    _ear: Option<PeerNapi>,
 }
 
 impl Running {
@@ -125,48 +125,39 @@ impl Running {
     /// # Errors
     /// It has ended.
     pub fn cpu_ns(&self) -> anyhow::Result<u64> {
-        self.process.as_ref().map_or(Ok(0), |process| cpu_ns(process.id()))
+        match &self.program {
+            Program::None => Ok(0),
+            Program::Netdext(process) => cpu_ns(process.id()),
+            Program::Testpmd(testpmd) => cpu_ns(testpmd.id()),
+        }
     }
 
     /// Stops it.
     ///
     /// # Errors
     /// It failed, or does not stop.
-    pub fn stop(self) -> anyhow::Result<Vec<String>> {
-        if let Some(ear) = self.ear {
-            ear.stop()?;
+    pub fn stop(self) -> anyhow::Result<()> {
+        match self.program {
+            Program::None => Ok(()),
+            Program::Netdext(process) => process.stop().map(drop),
+            Program::Testpmd(testpmd) => testpmd.stop().map(drop),
         }
-        let Some(mut process) = self.process else { return Ok(Vec::new()) };
-        if self.subject == Subject::Testpmd {
-            process.say("");
-            return process.wait();
-        }
-        process.stop()
     }
 }
 
-/// Starts a netdext at the end of who asks that leaves every frame to the kernel: a veth is woken for what an XDP program
-/// sends only if it has a program too. A flood has one there anyway.
+/// Puts a program that passes every frame at the end of who asks: a veth is woken for what an XDP program sends only if it
+/// has a program too. A flood has one there anyway, and so has netdext's `--answer` where both ends are in one namespace.
 ///
 /// # Errors
-/// It does not get ready.
-pub fn listen(wire: &Wire, netdext: &Netdext) -> anyhow::Result<Process> {
-    netdext.run(wire.asker(), ASKER_IFACE, "--no-injector --addr 203.0.113.1/32")
-}
-
-fn start_testpmd(wire: &Wire) -> anyhow::Result<Process> {
-    // Its second core, which forwards, is on the last processor, as netdext's worker is.
-    let (first, last) = cpus::first_and_last()?;
-    let cores = format!("0@{first},1@{last}");
-    let program = program::find("dpdk-testpmd").context("no dpdk-testpmd")?;
-    // It is ready when it says so, and to a pipe it would say so only at its end.
-    let mut command: Command = wire.at_answerer("stdbuf");
-    command.arg("--output=L").arg(program);
-    command.args(["--lcores", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
-    command.args(["--file-prefix", wire.answerer()]);
-    command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
-    command.args(["--", "--forward-mode=icmpecho", "--total-num-mbufs=16384", "--nb-cores=1"]);
-    let mut process = Process::start(&mut command)?;
-    process.wait_for(READY_WITHIN, |line| line.contains("Press enter to exit").then_some(()))?;
-    Ok(process)
+/// It can't be attached.
+pub fn listen(wire: &Wire) -> anyhow::Result<PeerNapi> {
+    let attach = || -> anyhow::Result<PeerNapi> {
+        netns::enter(wire.asker())?;
+        Ok(PeerNapi::attach(ASKER_IFACE, wire.asker_index)?)
+    };
+    // On a thread of its own, which ends in that namespace.
+    let attached = std::thread::scope(|scope| scope.spawn(attach).join());
+    attached
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .context("put a program at the end of who asks")
 }

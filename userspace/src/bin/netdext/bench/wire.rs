@@ -60,6 +60,8 @@ pub struct Wire {
     pub answerer_mac: String,
     /// The MAC address of who asks.
     pub asker_mac: String,
+    /// The index of who asks' interface.
+    pub asker_index: u32,
     /// As in [`WireConfig`].
     pub flooded: bool,
 }
@@ -78,6 +80,7 @@ impl Wire {
             answerer: name("b"),
             answerer_mac: String::new(),
             asker_mac: String::new(),
+            asker_index: 0,
             flooded: config.flooded,
         };
         wire.make(config)?;
@@ -96,8 +99,8 @@ impl Wire {
             ip(&format!("-n {namespace} link set dev {iface} addrgenmode none"))?;
             ip(&format!("-n {namespace} link set dev {iface} up"))?;
         }
-        self.answerer_mac = mac(&b, ANSWERER_IFACE)?;
-        self.asker_mac = mac(&a, ASKER_IFACE)?;
+        (self.answerer_mac, _) = mac_and_index(&b, ANSWERER_IFACE)?;
+        (self.asker_mac, self.asker_index) = mac_and_index(&a, ASKER_IFACE)?;
         ip(&format!("-n {a} address add {ASKER}/24 dev {ASKER_IFACE}"))?;
         ip(&format!(
             "-n {a} neighbour replace {ANSWERER} lladdr {} dev {ASKER_IFACE} nud permanent",
@@ -135,6 +138,16 @@ impl Wire {
     pub fn at_answerer(&self, program: &str) -> Command {
         within(&self.answerer, program)
     }
+
+    /// Gives NAPI of who asks a thread of its own, as `netdext run --tune` does where both ends are in one namespace. It has
+    /// to have an XDP program.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn thread_asker_napi(&self) -> anyhow::Result<()> {
+        let write = format!("echo 1 > /sys/class/net/{ASKER_IFACE}/threaded");
+        output_of(self.at_asker("sh").args(["-c", &write])).map(drop)
+    }
 }
 
 impl Drop for Wire {
@@ -149,7 +162,8 @@ impl Drop for Wire {
     }
 }
 
-fn within(namespace: &str, program: &str) -> Command {
+/// A command in a network namespace.
+pub fn within(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
     command
@@ -160,11 +174,12 @@ fn ip(words: &str) -> anyhow::Result<String> {
     output_of(Command::new("ip").args(words.split(' ')))
 }
 
-fn mac(namespace: &str, iface: &str) -> anyhow::Result<String> {
+fn mac_and_index(namespace: &str, iface: &str) -> anyhow::Result<(String, u32)> {
     let text = ip(&format!("-json -n {namespace} link show dev {iface}"))?;
     let links: serde_json::Value = serde_json::from_str(&text).context("read what ip says")?;
     let mac = links[0]["address"].as_str().with_context(|| format!("{iface} has no address"))?;
-    Ok(mac.to_owned())
+    let index = links[0]["ifindex"].as_u64().with_context(|| format!("{iface} has no index"))?;
+    Ok((mac.to_owned(), u32::try_from(index).context("an index")?))
 }
 
 /// Removes the namespaces of benchmarks that were killed.

@@ -11,7 +11,7 @@ use super::super::runner::{Entry, Group, Head, Sample};
 use super::super::schema::{Better, Unit};
 use super::super::spread::quantile;
 use super::super::subject::Subject;
-use super::super::wire::{ANSWERER, ASKER_IFACE, Wire};
+use super::super::wire::{ANSWERER, ASKER, ASKER_IFACE, Wire};
 use super::Bench;
 
 static ROUND_TRIPS: [Head; 4] = [
@@ -85,21 +85,40 @@ pub fn round_trips<'a>(bench: &'a Bench<'a>) -> Group<'a> {
 
 /// Answers a second under a flood of live frames.
 pub fn rates<'a>(bench: &'a Bench<'a>) -> Group<'a> {
-    let measure = |subject: Subject, injector: u32| {
-        let wire = subject.wire(true)?;
-        let running = subject.start(&wire, bench.netdext, injector)?;
-        let before = running.cpu_ns()?;
-        let flooded = flood(bench, &wire, "--frames echo", bench.plan.time)?;
-        let used = running.cpu_ns()? - before;
-        running.stop()?;
-        let replies = number(&flooded, "/tallies/replies/frames").context("nobody answers")?;
-        let seconds = number(&flooded, "/sending_ns")? / 1e9;
-        // What runs inside the kernel is nobody's processor time.
-        let cpu = (used > 0).then(|| used as f64 * 1e6 / replies);
-        Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
-    };
     let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
-    Group { heads: &RATES, entries: entries(&Subject::FLOODED, injectors, measure) }
+    let mut entries =
+        entries(&Subject::FLOODED, injectors, |subject, injector| rate(bench, subject, injector, |_| Ok(())));
+    if !bench.plan.quick {
+        let threaded =
+            self::entries(&[Subject::Driver("spin"), Subject::Testpmd], &[0], |subject, injector| {
+                rate(bench, subject, injector, Wire::thread_asker_napi)
+            });
+        entries.extend(threaded.into_iter().map(|entry| entry.with("napi", "thread")));
+    }
+    Group { heads: &RATES, entries }
+}
+
+/// Answers a second. `flooding` is called when the flood has begun.
+fn rate(
+    bench: &Bench<'_>,
+    subject: Subject,
+    injector: u32,
+    flooding: impl FnOnce(&Wire) -> anyhow::Result<()>,
+) -> anyhow::Result<Sample> {
+    let wire = subject.wire(true)?;
+    let running = subject.start(&wire, bench.netdext, injector)?;
+    let before = running.cpu_ns()?;
+    let flood = start_flood(bench, &wire, "--frames echo", bench.plan.time)?;
+    flooding(&wire)?;
+    let flooded = summary(&flood.wait()?)?;
+    let used = running.cpu_ns()? - before;
+    running.stop()?;
+    let replies = number(&flooded, "/tallies/replies/frames").context("nobody answers")?;
+    anyhow::ensure!(replies > 0.0, "nobody answers");
+    let seconds = number(&flooded, "/sending_ns")? / 1e9;
+    // What runs inside the kernel is nobody's processor time.
+    let cpu = (used > 0).then(|| used as f64 * 1e6 / replies);
+    Ok(Sample { figures: vec![Some(replies / seconds), cpu], times_ns: Vec::new() })
 }
 
 /// Floods who answers with live frames for so long; the summary of the generator.
@@ -109,14 +128,16 @@ pub fn flood(
     more: &str,
     time: Duration,
 ) -> anyhow::Result<serde_json::Value> {
+    summary(&start_flood(bench, wire, more, time)?.wait()?)
+}
+
+fn start_flood(bench: &Bench<'_>, wire: &Wire, more: &str, time: Duration) -> anyhow::Result<Process> {
     let arguments = format!(
-        "--driver generate --engine xdp --addr {}/24 --target {ANSWERER} --dst-mac {} --duration {}ms {more}",
-        super::super::wire::ASKER,
+        "--driver generate --engine xdp --addr {ASKER}/24 --target {ANSWERER} --dst-mac {} --duration {}ms {more}",
         wire.answerer_mac,
         time.as_millis()
     );
-    let command = &mut bench.netdext.command(wire.asker(), ASKER_IFACE, &arguments);
-    summary(&Process::start(command)?.wait()?)
+    bench.netdext.run(wire.asker(), ASKER_IFACE, &arguments)
 }
 
 /// The mean that `ping -f` and `fping` print: other probers than ours, for comparison. Not in a quick run.

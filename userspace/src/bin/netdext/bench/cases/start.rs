@@ -32,14 +32,14 @@ pub fn first_reply<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let entry = |subject: Subject, flags: &'static str| {
         Entry::new(&subject.name(), move || {
             let wire = subject.wire(false)?;
-            let ear = (subject == Subject::Answer).then(|| listen(&wire, bench.netdext)).transpose()?;
+            let ear = (subject == Subject::Answer).then(|| listen(&wire)).transpose()?;
             // Not on the prober's thread: that is bound to a processor, and what it starts would be too.
             let since = Instant::now();
             let mut command = bench.netdext.command(wire.answerer(), ANSWERER_IFACE, flags);
             let process = Process::start(&mut command)?;
             let took = probe(&wire, |prober| prober.first_reply(since))?;
             process.stop()?;
-            ear.map(Process::stop).transpose()?;
+            drop(ear);
             Ok(Sample::of(&[took.as_nanos() as f64]))
         })
     };

@@ -1,13 +1,21 @@
 //! Frames received and dropped, sent, reflected, and sent on a schedule.
 
+use std::time::{Duration, Instant};
+
+use super::super::clock;
 use super::super::interrupt;
 use super::super::process::{Process, number, summary};
 use super::super::program;
 use super::super::runner::{Entry, Group, Head, Sample};
 use super::super::schema::{Better, Unit};
-use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
+use super::super::spread::quantile;
+use super::super::testpmd::{self, Testpmd};
+use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, within};
 use super::Bench;
 use super::echo::flood;
+
+/// Time for a program to begin that does not say when it does.
+const SETTLE: Duration = Duration::from_millis(500);
 
 static DROPS: [Head; 1] = [Head {
     id: "rx_drop",
@@ -69,6 +77,12 @@ pub fn drops<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         let name = format!("netdext sink, {}", wait.rsplit(' ').next().unwrap_or(wait));
         entries.push(Entry::new(&name, ours(wait)));
     }
+    entries.push(by_testpmd("dpdk-testpmd rxonly", || {
+        let wire = Wire::new(WireConfig::default())?;
+        let peer = Testpmd::start(&wire, "rxonly", &[])?;
+        let flooded = flood(bench, &wire, "", bench.plan.time)?;
+        rate(testpmd::received(&peer.stop()?)?, number(&flooded, "/sending_ns")?)
+    }));
     entries.push(match program::find("xdp-bench") {
         None => Entry::missing("xdp-bench drop", "no xdp-bench: apt-get install xdp-tools"),
         Some(_) => {
@@ -82,23 +96,38 @@ pub fn drops<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     Group { heads: &DROPS, entries }
 }
 
+/// An entry for dpdk-testpmd in one of its modes.
+fn by_testpmd<'a>(name: &str, measure: impl FnMut() -> anyhow::Result<Sample> + 'a) -> Entry<'a> {
+    match testpmd::missing() {
+        Some(why) => Entry::missing(name, why),
+        None => Entry::new(name, measure),
+    }
+}
+
+/// Frames a second. Of a peer none at all is no figure: it did not take part.
+fn rate(frames: f64, ns: f64) -> anyhow::Result<Sample> {
+    anyhow::ensure!(frames > 0.0, "no frame was counted");
+    Ok(Sample::of(&[frames * 1e9 / ns]))
+}
+
 /// A peer that drops in XDP, counted by the device.
 fn peer_drop_rate(bench: &Bench<'_>, words: &[&str]) -> anyhow::Result<Sample> {
     let wire = Wire::new(WireConfig::default())?;
-    let peer = Process::start(wire.at_answerer(words[0]).args(&words[1..]))?;
-    interrupt::sleep(std::time::Duration::from_millis(500))?;
-    let before = received(&wire)?;
+    let mut peer = Process::start(wire.at_answerer(words[0]).args(&words[1..]))?;
+    interrupt::sleep(SETTLE)?;
+    let before = received(wire.answerer(), ANSWERER_IFACE)?;
     let flooded = flood(bench, &wire, "", bench.plan.time)?;
-    let dropped = received(&wire)? - before;
-    // How it ends is its own affair; that it was there shows in the count.
+    let dropped = received(wire.answerer(), ANSWERER_IFACE)? - before;
+    // The device counts what nobody takes, too.
+    peer.expect_running()?;
+    // How it ends is its own affair.
     drop(peer);
-    Ok(Sample::of(&[dropped / (number(&flooded, "/sending_ns")? / 1e9)]))
+    rate(dropped, number(&flooded, "/sending_ns")?)
 }
 
-/// Frames that the interface of who answers has received.
-fn received(wire: &Wire) -> anyhow::Result<f64> {
-    let output =
-        wire.at_answerer("ip").args(["-json", "-s", "link", "show", "dev", ANSWERER_IFACE]).output()?;
+/// Frames that an interface has received.
+fn received(namespace: &str, iface: &str) -> anyhow::Result<f64> {
+    let output = within(namespace, "ip").args(["-json", "-s", "link", "show", "dev", iface]).output()?;
     let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     number(&links, "/0/stats64/rx/packets")
 }
@@ -107,13 +136,13 @@ fn xdpsock_drop_rate(bench: &Bench<'_>) -> anyhow::Result<Sample> {
     let wire = Wire::new(WireConfig::default())?;
     let mut peer = wire.at_answerer("xdpsock");
     let peer = Process::start(peer.args(["-i", ANSWERER_IFACE, "-q", "0", "-r", "-N", "-n", "1"]))?;
-    interrupt::sleep(std::time::Duration::from_millis(500))?;
+    interrupt::sleep(SETTLE)?;
     let flooded = flood(bench, &wire, "", bench.plan.time)?;
-    interrupt::sleep(std::time::Duration::from_millis(1100))?;
+    interrupt::sleep(Duration::from_millis(1100))?;
     let lines = peer.stop()?;
     let received = lines.iter().rev().find_map(|line| xdpsock_received(line));
     let received = received.ok_or_else(|| anyhow::anyhow!("xdpsock printed no count of received frames"))?;
-    Ok(Sample::of(&[received / (number(&flooded, "/sending_ns")? / 1e9)]))
+    rate(received, number(&flooded, "/sending_ns")?)
 }
 
 /// The total in a line `rx   1,234   5,678` of xdpsock.
@@ -159,6 +188,18 @@ pub fn sends<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     if !bench.plan.quick {
         entries.push(entry("netdext generate, to netdext sink", "--steer all --wait adaptive"));
     }
+    entries.push(by_testpmd("dpdk-testpmd txonly, to XDP_DROP", || {
+        let wire = Wire::new(WireConfig::default())?;
+        let sink = bench.netdext.run(wire.asker(), ASKER_IFACE, "--driver sink --engine xdp")?;
+        let peer = Testpmd::start(&wire, "txonly", &["--txpkts=60"])?;
+        interrupt::sleep(SETTLE)?;
+        let (before, since) = (received(wire.asker(), ASKER_IFACE)?, Instant::now());
+        interrupt::sleep(bench.plan.time)?;
+        let (after, took) = (received(wire.asker(), ASKER_IFACE)?, since.elapsed());
+        peer.stop()?;
+        sink.stop()?;
+        rate(after - before, took.as_nanos() as f64)
+    }));
     Group { heads: &SENDS, entries }
 }
 
@@ -179,6 +220,13 @@ pub fn reflections<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         entry("inside the kernel (XDP_TX)", "--engine xdp"),
         entry("netdext reflect, spin", "--steer all --wait spin"),
         entry("netdext reflect, adaptive", "--steer all --wait adaptive"),
+        by_testpmd("dpdk-testpmd macswap", || {
+            let wire = Wire::new(WireConfig::default())?;
+            let peer = Testpmd::start(&wire, "macswap", &[])?;
+            let flooded = flood(bench, &wire, "", bench.plan.time)?;
+            peer.stop()?;
+            rate(number(&flooded, "/tallies/returned/frames")?, number(&flooded, "/sending_ns")?)
+        }),
     ];
     Group { heads: &REFLECTIONS, entries }
 }
@@ -201,6 +249,14 @@ pub fn pacing<'a>(bench: &'a Bench<'a>) -> Group<'a> {
             });
             entries.push(entry.with("rate", format!("{rate}/s")));
         }
+    }
+    for &rate in rates {
+        let entry = Entry::new("the clock alone", move || {
+            let late = clock::lateness(rate, bench.plan.time)?;
+            let max = late.last().copied().unwrap_or_default();
+            Ok(Sample::of(&[quantile(&late, 0.5), quantile(&late, 0.99), max]))
+        });
+        entries.push(entry.with("rate", format!("{rate}/s")));
     }
     Group { heads: &PACING, entries }
 }
