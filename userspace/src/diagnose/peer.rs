@@ -2,7 +2,7 @@
 
 use super::Severity::{Note, Ok};
 use super::{EndFacts, Facts, Finding, PeerView, offloads};
-use crate::link::threaded::decide;
+use crate::link::threaded::{Ends, commands, decide};
 use crate::link::tuning::Change;
 
 /// `rp_filter` that drops what comes in where the way back does not go out.
@@ -20,7 +20,7 @@ pub(super) fn check(facts: &Facts, findings: &mut Vec<Finding>) {
         PeerView::Here(peer) => {
             offloads::check_peer(peer, findings);
             findings.push(napi(peer));
-            findings.extend(threaded(peer, facts.system.cpus));
+            findings.extend(threaded(&facts.end, peer, facts.system.cpus));
             findings.extend(rp_filter(peer));
         }
     }
@@ -42,12 +42,19 @@ fn napi(peer: &EndFacts) -> Finding {
     Finding::new("peer_napi", Note, name, "no NAPI: neither GRO nor an XDP program is on", why).remedy(change)
 }
 
-fn threaded(peer: &EndFacts, cpus: usize) -> Option<Finding> {
-    let change = decide(cpus, &peer.device, peer.has("rx-gro"), peer.threaded).ok()?;
+fn threaded(end: &EndFacts, peer: &EndFacts, cpus: usize) -> Option<Finding> {
+    let ends = Ends {
+        device: &end.device,
+        features: end.features.as_ref(),
+        peer: &peer.device,
+        peer_features: peer.features.as_ref(),
+        peer_threaded: peer.threaded,
+    };
+    let changes = decide(cpus, &ends).ok()?;
     let why = "with NAPI in a thread of its own on another CPU, a driver can send up to twice as many frames a second; \
                a round trip takes longer. `netdext run --tune` does it while the driver runs";
     let finding = "its NAPI runs on the sender's CPU";
-    Some(Finding::new("threaded_napi", Note, &peer.device.name, finding, why).fix(change.command()))
+    Some(Finding::new("threaded_napi", Note, &peer.device.name, finding, why).fix(commands(&changes)))
 }
 
 /// With an address of its own the driver's network is routed over the interface, and the filter lets it in.

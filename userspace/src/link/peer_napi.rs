@@ -1,9 +1,9 @@
 //! The other end of a veth pair, made ready for frames that an XDP program sends.
 //!
 //! A veth puts what an XDP program sends (`XDP_TX`) into a ring of its peer, but wakes the peer's NAPI only if the peer
-//! has an XDP program of its own (`veth_xdp_flush` in drivers/net/veth.c): GRO, which is enough for frames sent over
-//! AF_XDP, is not. Without, such frames wait in the ring until it is full, and then are lost. Hence a program that passes
-//! every frame is attached to the peer. It is held by a bpf_link, so that it goes with the process in any case.
+//! has an XDP program of its own (`veth_xdp_flush` in drivers/net/veth.c): GRO, which gives it NAPI too, is not enough.
+//! Without, such frames wait in the ring until it is full, and then are lost. Hence a program that passes every frame is
+//! attached to the peer. It is held by a bpf_link, so that it goes with the process in any case.
 
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};

@@ -52,7 +52,7 @@ pub struct Supervisor {
     // Whether the XDP program answers while the driver is enabled.
     answer: bool,
     // Before `peer_napi`: it may be the one that has the thread.
-    tuned: Option<Tuned>,
+    tuned: Vec<Tuned>,
     // After `program`: answers need it.
     peer_napi: Option<PeerNapi>,
     workers: Vec<WorkerHandle>,

@@ -52,7 +52,7 @@ impl Supervisor {
             driver: config.driver.name(),
             program,
             answer: config.answer,
-            tuned: None,
+            tuned: Vec::new(),
             peer_napi: None,
             workers: Vec::new(),
             events,

@@ -25,11 +25,13 @@ impl Supervisor {
         if let Err(error) = self.program.detach() {
             tracing::warn!("{error}");
         }
-        match self.tuned.take().map(Tuned::restore) {
-            Some(Ok(Some(change))) => tracing::info!(iface = %self.iface, "restored: {change}"),
-            Some(Err(error)) => tracing::warn!(iface = %self.iface, "what was tuned stays: {error}"),
-            // Nothing was changed, or the other end is gone.
-            Some(Ok(None)) | None => {}
+        for restored in self.tuned.drain(..).rev().map(Tuned::restore) {
+            match restored {
+                Ok(Some(change)) => tracing::info!(iface = %self.iface, "restored: {change}"),
+                Err(error) => tracing::warn!(iface = %self.iface, "what was tuned stays: {error}"),
+                // The interface is gone.
+                Ok(None) => {}
+            }
         }
         drop(self.peer_napi.take());
         for worker in &self.workers {

@@ -47,7 +47,7 @@ struct Tuned {
 impl From<&Tuning> for Tuned {
     fn from(tuning: &Tuning) -> Self {
         match tuning {
-            Tuning::Changed(change) => Self { command: Some(change.command()), left: None },
+            Tuning::Changed(_) => Self { command: Some(tuning.to_string()), left: None },
             Tuning::Left(why) => Self { command: None, left: Some(why.to_string()) },
         }
     }

@@ -46,8 +46,8 @@ pub struct Args {
     /// Don't measure how long frames take from stage to stage
     #[arg(long)]
     no_latency: bool,
-    /// Give the other end of a veth pair a thread for its NAPI, if a CPU is to spare for it. What was changed is shown,
-    /// and taken back at the end
+    /// Give the other end of a veth pair a thread for its NAPI: more frames a second, and longer round trips. What was
+    /// changed is shown, and taken back at the end
     #[arg(long)]
     tune: bool,
     /// Stop after this time
