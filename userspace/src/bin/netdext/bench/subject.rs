@@ -92,7 +92,7 @@ impl Subject {
             }
         };
         let answers_in_xdp = matches!(self, Self::Answer | Self::MinimalEcho);
-        let ear = (answers_in_xdp && !wire.flooded).then(|| listen(wire)).transpose()?;
+        let napi = (answers_in_xdp && !wire.flooded).then(|| wake_asker(wire)).transpose()?;
         let run = |flags: &str| netdext.run(wire.answerer(), ANSWERER_IFACE, flags).map(Program::Netdext);
         let program = match self {
             Self::Kernel => Program::None,
@@ -101,7 +101,7 @@ impl Subject {
             Self::Driver(wait) => run(&format!("--wait {wait} {injecting}"))?,
             Self::Testpmd => Program::Testpmd(Testpmd::start(wire, "icmpecho", &[])?),
         };
-        Ok(Running { program, _ear: ear })
+        Ok(Running { program, _napi: napi })
     }
 }
 
@@ -116,7 +116,7 @@ enum Program {
 #[derive(Debug)]
 pub struct Running {
     program: Program,
-    _ear: Option<PeerNapi>,
+    _napi: Option<PeerNapi>,
 }
 
 impl Running {
@@ -150,7 +150,7 @@ impl Running {
 ///
 /// # Errors
 /// It can't be attached.
-pub fn listen(wire: &Wire) -> anyhow::Result<PeerNapi> {
+pub fn wake_asker(wire: &Wire) -> anyhow::Result<PeerNapi> {
     let attach = || -> anyhow::Result<PeerNapi> {
         netns::enter(wire.asker())?;
         Ok(PeerNapi::attach(ASKER_IFACE, wire.asker_index)?)

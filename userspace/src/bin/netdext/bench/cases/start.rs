@@ -7,7 +7,7 @@ use super::super::prober::probe;
 use super::super::process::{Process, cpu_ns, resident_bytes};
 use super::super::runner::{Entry, Group, Head, Sample};
 use super::super::schema::{Better, Unit};
-use super::super::subject::{Subject, listen};
+use super::super::subject::{Subject, wake_asker};
 use super::super::wire::ANSWERER_IFACE;
 use super::Bench;
 
@@ -32,14 +32,14 @@ pub fn first_reply<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let entry = |subject: Subject, flags: &'static str| {
         Entry::new(&subject.name(), move || {
             let wire = subject.wire(false)?;
-            let ear = (subject == Subject::Answer).then(|| listen(&wire)).transpose()?;
+            let napi = (subject == Subject::Answer).then(|| wake_asker(&wire)).transpose()?;
             // Not on the prober's thread: that is bound to a processor, and what it starts would be too.
             let since = Instant::now();
             let mut command = bench.netdext.command(wire.answerer(), ANSWERER_IFACE, flags);
             let process = Process::start(&mut command)?;
             let took = probe(&wire, |prober| prober.first_reply(since))?;
             process.stop()?;
-            drop(ear);
+            drop(napi);
             Ok(Sample::of(&[took.as_nanos() as f64]))
         })
     };
