@@ -1,6 +1,10 @@
 //! The figures as pictures: SVG, to stand in the page as it is.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use anyhow::Context;
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::schema::{Case, Outcome};
@@ -9,6 +13,9 @@ const WIDTH: i32 = 860;
 const BAR: i32 = 22;
 const NAMES: i32 = 330;
 const FIGURES: i32 = 110;
+/// Panels beside each other, and how high they are.
+const COLUMNS: usize = 2;
+const PANEL_HEIGHT: u32 = 380;
 const COLORS: [RGBColor; 8] = [
     RGBColor(0x1f, 0x77, 0xb4),
     RGBColor(0xd6, 0x27, 0x28),
@@ -49,22 +56,51 @@ pub fn bars(case: &Case) -> anyhow::Result<Option<String>> {
     Ok(Some(svg))
 }
 
-/// Round-trip times by percentile, one line for each result that has them. `None` if none has.
+/// Round-trip times by percentile: a panel for each rate of the injector, all on the same axes, with a line for each
+/// subject. `None` if no result has them.
 pub fn curves(case: &Case) -> anyhow::Result<Option<String>> {
     let with_curve: Vec<&Outcome> = case.results.iter().filter(|result| !result.curve.is_empty()).collect();
     let times = || with_curve.iter().flat_map(|result| &result.curve).map(|(_, ns)| ns / 1e3);
-    let (least, most) = (times().fold(f64::INFINITY, f64::min), times().fold(0.0, f64::max));
-    if with_curve.is_empty() || least <= 0.0 {
+    let range = times().fold(f64::INFINITY, f64::min) * 0.9..times().fold(0.0, f64::max) * 1.1;
+    if with_curve.is_empty() || range.start <= 0.0 {
         return Ok(None);
     }
+    let subjects = distinct(with_curve.iter().map(|result| &result.subject));
+    let panels = distinct(with_curve.iter().map(|result| &result.parameters));
+    let rows = panels.len().div_ceil(COLUMNS);
     let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, (WIDTH as u32, 460)).into_drawing_area();
-    let mut chart = ChartBuilder::on(&root)
+    let size = (WIDTH as u32, rows as u32 * PANEL_HEIGHT);
+    let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+    for (area, parameters) in root.split_evenly((rows, COLUMNS)).iter().zip(panels) {
+        let lines = with_curve.iter().filter(|result| result.parameters == *parameters);
+        let colored = lines.filter_map(|result| {
+            let place = subjects.iter().position(|subject| **subject == result.subject)?;
+            Some((*result, COLORS[place % COLORS.len()]))
+        });
+        panel(area, parameters, range.clone(), colored)?;
+    }
+    root.present().context("finish the picture")?;
+    drop(root);
+    Ok(Some(svg))
+}
+
+fn panel<'a>(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    parameters: &BTreeMap<String, String>,
+    range: Range<f64>,
+    lines: impl Iterator<Item = (&'a Outcome, RGBColor)>,
+) -> anyhow::Result<()> {
+    let caption = match parameters.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>() {
+        none if none.is_empty() => "no injector".to_owned(),
+        some => some.join(", "),
+    };
+    let mut chart = ChartBuilder::on(area)
+        .caption(caption, ("sans-serif", 15))
         .margin(8)
-        .margin_right(28)
+        .margin_right(24)
         .x_label_area_size(36)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..4.0, (least * 0.9..most * 1.1).log_scale())
+        .y_label_area_size(50)
+        .build_cartesian_2d(0.0..4.0, range.log_scale())
         .context("lay out the curves")?;
     chart
         .configure_mesh()
@@ -75,12 +111,11 @@ pub fn curves(case: &Case) -> anyhow::Result<Option<String>> {
         .y_label_formatter(&|us| format!("{us:.0}"))
         .draw()
         .context("draw the axes")?;
-    for (index, result) in with_curve.iter().enumerate() {
-        let color = COLORS[index % COLORS.len()];
+    for (result, color) in lines {
         let points = result.curve.iter().filter(|(q, _)| *q < 1.0).map(|(q, ns)| (nines(*q), ns / 1e3));
         let line =
             chart.draw_series(LineSeries::new(points, color.stroke_width(2))).context("draw a curve")?;
-        line.label(result.key()).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color));
+        line.label(&result.subject).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 16, y)], color));
     }
     chart
         .configure_series_labels()
@@ -88,11 +123,18 @@ pub fn curves(case: &Case) -> anyhow::Result<Option<String>> {
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .draw()
-        .context("draw the legend")?;
-    root.present().context("finish the picture")?;
-    drop(chart);
-    drop(root);
-    Ok(Some(svg))
+        .context("draw the legend")
+}
+
+/// Each value once, in the order of their first appearance.
+fn distinct<'a, T: PartialEq>(values: impl Iterator<Item = &'a T>) -> Vec<&'a T> {
+    let mut distinct = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    distinct
 }
 
 /// How many nines a quantile has: 0.99 has two.
@@ -118,6 +160,21 @@ mod tests {
             assert!(svg.starts_with("<svg") && svg.contains("one") && svg.contains("two"), "{svg}");
             assert!(!svg.contains("none<"), "it has no figure");
         }
+    }
+
+    #[test]
+    fn each_rate_of_the_injector_has_a_panel_and_each_subject_its_color_in_all() {
+        let mut injecting = outcome("two", &[1e6, 2e6]);
+        injecting.parameters.insert("injector".to_owned(), "10/s".to_owned());
+        let report = report(vec![outcome("one", &[1e6]), outcome("two", &[3e6, 4e6]), injecting]);
+        let svg = curves(&report.cases[0]).unwrap().expect("a picture");
+        assert_eq!([svg.matches("no injector").count(), svg.matches("injector 10/s").count()], [1, 1]);
+        let color = |index: usize| {
+            let RGBColor(red, green, blue) = COLORS[index];
+            svg.matches(&format!("stroke=\"#{red:02X}{green:02X}{blue:02X}\"")).count()
+        };
+        // The line and its mark in the legend.
+        assert_eq!([color(0), color(1), color(2)], [2, 4, 0]);
     }
 
     #[test]
