@@ -27,7 +27,11 @@ fn features(namespace: &Namespace) -> String {
     namespace.run("ethtool", &["-k", "veth0"])
 }
 
-/// The command that tunes such a pair.
+fn has_several_cpus() -> bool {
+    std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
+}
+
+/// The command that gives NAPI of `veth1` a thread.
 const THREAD: &str = "echo 1 > /sys/class/net/veth1/threaded";
 
 #[test]
@@ -38,8 +42,8 @@ fn napi_of_the_other_end_has_a_thread_until_the_guards_are_dropped() {
     namespace.block_on(async || {
         let device = Device::query("veth0").await.unwrap();
         let (tuning, tuned) = tune(&device, 2).await.unwrap();
-        let (off, thread) =
-            tuning.to_string().split_once(" && ").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let command = tuning.to_string();
+        let (off, thread) = command.split_once(" && ").unwrap();
         assert!(off.starts_with("ethtool -K veth0 tx-tcp-segmentation off"), "{off}");
         assert_eq!(thread, THREAD);
         assert_eq!(threaded(&namespace), "1");
@@ -77,12 +81,11 @@ fn a_run_says_what_it_tuned_and_takes_it_back_on_each_way_to_end() {
     require!("ethtool");
     let namespace = pair("tune, run");
     let before = features(&namespace);
-    let several = std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1);
     for signal in [Signal::INT, Signal::TERM] {
         let mut process = Netdext::run(&namespace, "veth0", &["--no-injector", "--tune"]);
         let (ready, _) = process.ready();
         let tuned = &ready["tuned"];
-        if several {
+        if has_several_cpus() {
             let command = tuned["command"].as_str().unwrap_or_else(|| panic!("{ready}"));
             assert!(command.ends_with(&format!(" && {THREAD}")), "{command}");
             assert_eq!(threaded(&namespace), "1");
@@ -126,7 +129,7 @@ fn what_the_driver_sends_is_received_by_napi_only_if_it_is_tuned() {
         by_napi() - before
     };
     assert!(received_by_napi(&[]) < 100, "the way around it is why there is something to tune");
-    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+    if has_several_cpus() {
         assert!(received_by_napi(&["--tune"]) >= 200);
     }
 }

@@ -10,6 +10,7 @@ use netdext::cpu;
 
 use super::cpus;
 use super::interrupt;
+use super::thread::apart;
 
 /// Deadlines between two looks whether a signal has come.
 const LOOK: usize = 1024;
@@ -20,7 +21,7 @@ const LOOK: usize = 1024;
 /// # Errors
 /// The system refuses the thread or the processor, or a signal has come.
 pub fn lateness(rate: u32, time: Duration) -> anyhow::Result<Vec<f64>> {
-    let watch = || -> anyhow::Result<Vec<f64>> {
+    apart(|| {
         cpu::pin_to(cpus::first_and_last()?.1).context("pin the loop to its processor")?;
         let deadlines = (time.as_secs_f64() * f64::from(rate)) as usize;
         let mut late = Vec::with_capacity(deadlines);
@@ -39,10 +40,7 @@ pub fn lateness(rate: u32, time: Duration) -> anyhow::Result<Vec<f64>> {
         }
         late.sort_by(f64::total_cmp);
         Ok(late)
-    };
-    // On a thread of its own, because that stays pinned.
-    std::thread::scope(|scope| scope.spawn(watch).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod spread;
 mod subject;
 mod table;
 mod testpmd;
+mod thread;
 mod wire;
 
 use std::fs;

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use super::runner::Group;
+use super::runner::{Entry, Group};
 
 /// A case, and of that all subjects or those with these words in their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,10 @@ impl Only {
     fn is_about(&self, group: &Group<'_>) -> bool {
         group.heads.iter().any(|head| head.id == self.case)
     }
+
+    fn wants(&self, entry: &Entry<'_>) -> bool {
+        self.subject.as_ref().is_none_or(|subject| entry.name().contains(subject))
+    }
 }
 
 /// Leaves of the groups what is wanted, all of it if nothing is said.
@@ -47,7 +51,7 @@ pub fn select<'a>(mut groups: Vec<Group<'a>>, wanted: &[Only]) -> Result<Vec<Gro
             return Err(format!("--only: there is no case {}; there are {}", only.case, cases.join(", ")));
         }
         if let Some(subject) = &only.subject
-            && !of_case.flat_map(|group| &group.entries).any(|entry| entry.name().contains(subject))
+            && !of_case.flat_map(|group| &group.entries).any(|entry| only.wants(entry))
         {
             return Err(format!(
                 "--only: the case {} has no subject with '{subject}' in its name",
@@ -57,11 +61,7 @@ pub fn select<'a>(mut groups: Vec<Group<'a>>, wanted: &[Only]) -> Result<Vec<Gro
     }
     for group in &mut groups {
         let of_group: Vec<&Only> = wanted.iter().filter(|only| only.is_about(group)).collect();
-        group.entries.retain(|entry| {
-            of_group.iter().any(|only| {
-                only.subject.as_ref().is_none_or(|subject| entry.name().contains(subject.as_str()))
-            })
-        });
+        group.entries.retain(|entry| of_group.iter().any(|only| only.wants(entry)));
     }
     groups.retain(|group| !group.entries.is_empty());
     Ok(groups)
@@ -69,7 +69,7 @@ pub fn select<'a>(mut groups: Vec<Group<'a>>, wanted: &[Only]) -> Result<Vec<Gro
 
 #[cfg(test)]
 mod tests {
-    use super::super::runner::{Entry, Head, Sample};
+    use super::super::runner::{Head, Sample};
     use super::super::schema::{Better, Unit};
     use super::*;
 

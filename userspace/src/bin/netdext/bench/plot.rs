@@ -90,10 +90,8 @@ fn panel<'a>(
     range: Range<f64>,
     lines: impl Iterator<Item = (&'a Outcome, RGBColor)>,
 ) -> anyhow::Result<()> {
-    let caption = match parameters.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>() {
-        none if none.is_empty() => "no injector".to_owned(),
-        some => some.join(", "),
-    };
+    let parameters: Vec<_> = parameters.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let caption = if parameters.is_empty() { "no injector".to_owned() } else { parameters.join(", ") };
     let mut chart = ChartBuilder::on(area)
         .caption(caption, ("sans-serif", 15))
         .margin(8)

@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ippr
 
 use super::cpus;
 use super::interrupt;
+use super::thread::apart;
 use super::wire::{ANSWERER, Wire};
 
 /// How long a reply may take.
@@ -49,16 +50,10 @@ pub fn probe<T: Send>(
     wire: &Wire,
     measure: impl FnOnce(&mut Prober) -> anyhow::Result<T> + Send,
 ) -> anyhow::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            netns::enter(wire.asker())?;
-            cpu::pin_to(cpus::first_and_last()?.0).context("pin the prober")?;
-            measure(&mut Prober::open()?)
-        });
-        match thread.join() {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
+    apart(|| {
+        netns::enter(wire.asker())?;
+        cpu::pin_to(cpus::first_and_last()?.0).context("pin the prober")?;
+        measure(&mut Prober::open()?)
     })
 }
 

@@ -73,6 +73,15 @@ impl<'a> Entry<'a> {
         Self { subject: subject.to_owned(), parameters: BTreeMap::new(), measure: Err(why.into()) }
     }
 
+    /// One that can be measured unless something is missing for it, and what that is.
+    pub fn unless(
+        missing: Option<impl Into<String>>,
+        subject: &str,
+        measure: impl FnMut() -> anyhow::Result<Sample> + 'a,
+    ) -> Self {
+        missing.map_or_else(|| Self::new(subject, measure), |why| Self::missing(subject, why))
+    }
+
     /// With a parameter.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl ToString) -> Self {

@@ -6,6 +6,7 @@ use netdext::link::peer_napi::PeerNapi;
 
 use super::process::{Netdext, Process, cpu_ns};
 use super::testpmd::{self, Testpmd};
+use super::thread::apart;
 use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
 
 /// Who answers.
@@ -151,13 +152,9 @@ impl Running {
 /// # Errors
 /// It can't be attached.
 pub fn wake_asker(wire: &Wire) -> anyhow::Result<PeerNapi> {
-    let attach = || -> anyhow::Result<PeerNapi> {
+    let attached = apart(|| {
         netns::enter(wire.asker())?;
         Ok(PeerNapi::attach(ASKER_IFACE, wire.asker_index)?)
-    };
-    // On a thread of its own, which ends in that namespace.
-    let attached = std::thread::scope(|scope| scope.spawn(attach).join());
-    attached
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        .context("put a program at the end of who asks")
+    });
+    attached.context("put a program at the end of who asks")
 }

@@ -15,6 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
+use serde_json::Value;
 
 use super::program::output_of;
 use crate::output::complain;
@@ -162,8 +163,7 @@ impl Drop for Wire {
     }
 }
 
-/// A command in a network namespace.
-pub fn within(namespace: &str, program: &str) -> Command {
+fn within(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
     command
@@ -174,11 +174,20 @@ fn ip(words: &str) -> anyhow::Result<String> {
     output_of(Command::new("ip").args(words.split(' ')))
 }
 
+/// What `ip` says of an interface, its counts included.
+///
+/// # Errors
+/// `ip` fails.
+pub fn link(namespace: &str, iface: &str) -> anyhow::Result<Value> {
+    let text = ip(&format!("-json -s -n {namespace} link show dev {iface}"))?;
+    let mut links: Value = serde_json::from_str(&text).context("read what ip says")?;
+    Ok(links[0].take())
+}
+
 fn mac_and_index(namespace: &str, iface: &str) -> anyhow::Result<(String, u32)> {
-    let text = ip(&format!("-json -n {namespace} link show dev {iface}"))?;
-    let links: serde_json::Value = serde_json::from_str(&text).context("read what ip says")?;
-    let mac = links[0]["address"].as_str().with_context(|| format!("{iface} has no address"))?;
-    let index = links[0]["ifindex"].as_u64().with_context(|| format!("{iface} has no index"))?;
+    let link = link(namespace, iface)?;
+    let mac = link["address"].as_str().with_context(|| format!("{iface} has no address"))?;
+    let index = link["ifindex"].as_u64().with_context(|| format!("{iface} has no index"))?;
     Ok((mac.to_owned(), u32::try_from(index).context("an index")?))
 }
 

@@ -50,10 +50,7 @@ fn entries<'a>(
             if injector > 0 && !subject.has_injector() {
                 continue;
             }
-            let entry = match subject.missing() {
-                Some(why) => Entry::missing(&subject.name(), why),
-                None => Entry::new(&subject.name(), move || measure(subject, injector)),
-            };
+            let entry = Entry::unless(subject.missing(), &subject.name(), move || measure(subject, injector));
             entries.push(if injector == 0 { entry } else { entry.with("injector", format!("{injector}/s")) });
         }
     }
@@ -86,16 +83,14 @@ pub fn round_trips<'a>(bench: &'a Bench<'a>) -> Group<'a> {
 /// Answers a second under a flood of live frames.
 pub fn rates<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
-    let mut entries =
-        entries(&Subject::FLOODED, injectors, |subject, injector| rate(bench, subject, injector, |_| Ok(())));
+    let as_it_is = |subject, injector| rate(bench, subject, injector, |_| Ok(()));
+    let mut all = entries(&Subject::FLOODED, injectors, as_it_is);
     if !bench.plan.quick {
-        let threaded =
-            self::entries(&[Subject::Driver("spin"), Subject::Testpmd], &[0], |subject, injector| {
-                rate(bench, subject, injector, Wire::thread_asker_napi)
-            });
-        entries.extend(threaded.into_iter().map(|entry| entry.with("napi", "thread")));
+        let threaded = |subject, injector| rate(bench, subject, injector, Wire::thread_asker_napi);
+        let threaded = entries(&[Subject::Driver("spin"), Subject::Testpmd], &[0], threaded);
+        all.extend(threaded.into_iter().map(|entry| entry.with("napi", "thread")));
     }
-    Group { heads: &RATES, entries }
+    Group { heads: &RATES, entries: all }
 }
 
 /// Answers a second. `flooding` is called when the flood has begun.
@@ -151,22 +146,20 @@ pub fn pings<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     {
         for subject in [Subject::Kernel, Subject::Driver("spin")] {
             let name = format!("{}, by {program}", subject.name());
-            entries.push(if program::find(program).is_none() {
-                Entry::missing(&name, format!("no {program}: apt-get install {program}"))
-            } else {
-                Entry::new(&name, move || {
-                    let wire = subject.wire(false)?;
-                    let running = subject.start(&wire, bench.netdext, 0)?;
-                    let mut command = wire.at_asker(program);
-                    let output = command.args(arguments.split(' ')).output().context("start it")?;
-                    running.stop()?;
-                    // fping writes to its standard error.
-                    let text = [output.stdout, output.stderr].concat();
-                    let text = String::from_utf8_lossy(&text);
-                    let mean = mean_ms(&text).with_context(|| format!("no mean in {text:?}"))?;
-                    Ok(Sample::of(&[mean * 1e6]))
-                })
-            });
+            let missing =
+                program::find(program).is_none().then(|| format!("no {program}: apt-get install {program}"));
+            entries.push(Entry::unless(missing, &name, move || {
+                let wire = subject.wire(false)?;
+                let running = subject.start(&wire, bench.netdext, 0)?;
+                let mut command = wire.at_asker(program);
+                let output = command.args(arguments.split(' ')).output().context("start it")?;
+                running.stop()?;
+                // fping writes to its standard error.
+                let text = [output.stdout, output.stderr].concat();
+                let text = String::from_utf8_lossy(&text);
+                let mean = mean_ms(&text).with_context(|| format!("no mean in {text:?}"))?;
+                Ok(Sample::of(&[mean * 1e6]))
+            }));
         }
     }
     Group { heads: &PINGS, entries }

@@ -10,7 +10,7 @@ use super::super::runner::{Entry, Group, Head, Sample};
 use super::super::schema::{Better, Unit};
 use super::super::spread::quantile;
 use super::super::testpmd::{self, Testpmd};
-use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, within};
+use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, link};
 use super::Bench;
 use super::echo::flood;
 
@@ -77,31 +77,19 @@ pub fn drops<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         let name = format!("netdext sink, {}", wait.rsplit(' ').next().unwrap_or(wait));
         entries.push(Entry::new(&name, ours(wait)));
     }
-    entries.push(by_testpmd("dpdk-testpmd rxonly", || {
+    entries.push(Entry::unless(testpmd::missing(), "dpdk-testpmd rxonly", || {
         let wire = Wire::new(WireConfig::default())?;
         let peer = Testpmd::start(&wire, "rxonly", &[])?;
         let flooded = flood(bench, &wire, "", bench.plan.time)?;
         rate(testpmd::received(&peer.stop()?)?, number(&flooded, "/sending_ns")?)
     }));
-    entries.push(match program::find("xdp-bench") {
-        None => Entry::missing("xdp-bench drop", "no xdp-bench: apt-get install xdp-tools"),
-        Some(_) => {
-            Entry::new("xdp-bench drop", || peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE]))
-        }
-    });
-    entries.push(match program::find("xdpsock") {
-        None => Entry::missing("xdpsock rxdrop", "no xdpsock on PATH"),
-        Some(_) => Entry::new("xdpsock rxdrop", || xdpsock_drop_rate(bench)),
-    });
+    let missing = program::find("xdp-bench").is_none().then_some("no xdp-bench: apt-get install xdp-tools");
+    entries.push(Entry::unless(missing, "xdp-bench drop", || {
+        peer_drop_rate(bench, &["xdp-bench", "drop", ANSWERER_IFACE])
+    }));
+    let missing = program::find("xdpsock").is_none().then_some("no xdpsock on PATH");
+    entries.push(Entry::unless(missing, "xdpsock rxdrop", || xdpsock_drop_rate(bench)));
     Group { heads: &DROPS, entries }
-}
-
-/// An entry for dpdk-testpmd in one of its modes.
-fn by_testpmd<'a>(name: &str, measure: impl FnMut() -> anyhow::Result<Sample> + 'a) -> Entry<'a> {
-    match testpmd::missing() {
-        Some(why) => Entry::missing(name, why),
-        None => Entry::new(name, measure),
-    }
 }
 
 /// Frames a second. Of a peer none at all is no figure: it did not take part.
@@ -127,9 +115,7 @@ fn peer_drop_rate(bench: &Bench<'_>, words: &[&str]) -> anyhow::Result<Sample> {
 
 /// Frames that an interface has received.
 fn received(namespace: &str, iface: &str) -> anyhow::Result<f64> {
-    let output = within(namespace, "ip").args(["-json", "-s", "link", "show", "dev", iface]).output()?;
-    let links: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    number(&links, "/0/stats64/rx/packets")
+    number(&link(namespace, iface)?, "/stats64/rx/packets")
 }
 
 fn xdpsock_drop_rate(bench: &Bench<'_>) -> anyhow::Result<Sample> {
@@ -188,7 +174,7 @@ pub fn sends<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     if !bench.plan.quick {
         entries.push(entry("netdext generate, to netdext sink", "--steer all --wait adaptive"));
     }
-    entries.push(by_testpmd("dpdk-testpmd txonly, to XDP_DROP", || {
+    entries.push(Entry::unless(testpmd::missing(), "dpdk-testpmd txonly, to XDP_DROP", || {
         let wire = Wire::new(WireConfig::default())?;
         let sink = bench.netdext.run(wire.asker(), ASKER_IFACE, "--driver sink --engine xdp")?;
         let peer = Testpmd::start(&wire, "txonly", &["--txpkts=60"])?;
@@ -220,7 +206,7 @@ pub fn reflections<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         entry("inside the kernel (XDP_TX)", "--engine xdp"),
         entry("netdext reflect, spin", "--steer all --wait spin"),
         entry("netdext reflect, adaptive", "--steer all --wait adaptive"),
-        by_testpmd("dpdk-testpmd macswap", || {
+        Entry::unless(testpmd::missing(), "dpdk-testpmd macswap", || {
             let wire = Wire::new(WireConfig::default())?;
             let peer = Testpmd::start(&wire, "macswap", &[])?;
             let flooded = flood(bench, &wire, "", bench.plan.time)?;
