@@ -1,12 +1,8 @@
-//! What the process may do, and what the kernel can: asked before anything is touched.
+//! What the process may do: asked before anything is touched.
 
 use std::fmt;
 
 use caps::{CapSet, Capability};
-
-/// The oldest kernel that netdext runs on. The XDP program is held by a `bpf_link` (5.9), and BPF memory is
-/// charged to the memory cgroup, not to `RLIMIT_MEMLOCK` (5.11).
-pub const OLDEST_KERNEL: KernelVersion = KernelVersion { major: 5, minor: 11 };
 
 /// A capability that netdext needs and does not have (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,15 +49,6 @@ pub enum PrivilegeError {
     /// Capabilities are missing: exit status 77.
     #[error("not permitted: {}; run it by sudo{}", Listed(.0), setcap_hint(.0))]
     Missing(Vec<Cap>),
-    /// The kernel is older than [`OLDEST_KERNEL`].
-    #[error(
-        "Linux {found} is too old, netdext needs {OLDEST_KERNEL}: it has no {}",
-        lacks(*found)
-    )]
-    KernelTooOld {
-        /// The running kernel.
-        found: KernelVersion,
-    },
 }
 
 struct Listed<'a>(&'a [Cap]);
@@ -82,14 +69,6 @@ fn setcap_hint(missing: &[Cap]) -> &'static str {
         ""
     } else {
         ", or once: sudo setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon,cap_ipc_lock+ep PATH-OF-NETDEXT"
-    }
-}
-
-fn lacks(found: KernelVersion) -> &'static str {
-    if found < (KernelVersion { major: 5, minor: 9 }) {
-        "bpf_link for XDP (5.9), so the program would outlive a crash"
-    } else {
-        "BPF memory accounting by cgroup (5.11)"
     }
 }
 
@@ -125,8 +104,7 @@ fn effective(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
-/// Fails unless everything for `netdext run` is there: the capabilities, with a namespace those for it too,
-/// and a kernel that is new enough.
+/// Fails unless the capabilities for `netdext run` are there, with a namespace those for it too.
 ///
 /// # Errors
 /// [`PrivilegeError`], naming what is missing.
@@ -135,48 +113,7 @@ pub fn require_for_run(with_namespace: bool) -> Result<(), PrivilegeError> {
     if with_namespace {
         missing.extend(missing_for_namespace());
     }
-    if !missing.is_empty() {
-        return Err(PrivilegeError::Missing(missing));
-    }
-    require_kernel(KernelVersion::running())
-}
-
-fn require_kernel(found: Option<KernelVersion>) -> Result<(), PrivilegeError> {
-    match found {
-        Some(found) if found < OLDEST_KERNEL => Err(PrivilegeError::KernelTooOld { found }),
-        // A release that can't be read is no reason to refuse: the kernel says itself what it can't do.
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// A kernel version, by which features are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct KernelVersion {
-    /// The first number.
-    pub major: u32,
-    /// The second number.
-    pub minor: u32,
-}
-
-impl KernelVersion {
-    /// The version of the running kernel; `None` if its release does not begin with two numbers.
-    pub fn running() -> Option<Self> {
-        Self::parse(rustix::system::uname().release().to_str().ok()?)
-    }
-
-    /// Reads the first two numbers of a release such as `6.1.0-18-amd64`.
-    pub fn parse(release: &str) -> Option<Self> {
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-        let major = numbers.next()?.parse().ok()?;
-        let minor = numbers.next()?.parse().ok()?;
-        Some(Self { major, minor })
-    }
-}
-
-impl fmt::Display for KernelVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
+    if missing.is_empty() { Ok(()) } else { Err(PrivilegeError::Missing(missing)) }
 }
 
 #[cfg(test)]
@@ -197,26 +134,5 @@ mod tests {
         let missing = missing_for_run_given(|cap| cap == Capability::CAP_SYS_ADMIN);
         assert_eq!(missing, [Cap::NetAdmin, Cap::NetRaw]);
         assert_eq!(missing_for_run_given(|cap| cap != Capability::CAP_SYS_ADMIN), []);
-    }
-
-    #[test]
-    fn releases_of_all_kinds_parse() {
-        let version = |major, minor| Some(KernelVersion { major, minor });
-        assert_eq!(KernelVersion::parse("6.18.44-cloud-amd64"), version(6, 18));
-        assert_eq!(KernelVersion::parse("5.11-rc3"), version(5, 11));
-        assert_eq!(KernelVersion::parse("5.11"), version(5, 11));
-        for bad in ["", "linux", "6", "6.x", ".1.2", "99999999999.1"] {
-            assert_eq!(KernelVersion::parse(bad), None, "{bad:?}");
-        }
-        assert!(KernelVersion::running().is_some());
-    }
-
-    #[test]
-    fn an_old_kernel_is_refused_with_what_it_lacks() {
-        let refuse = |minor| require_kernel(Some(KernelVersion { major: 5, minor })).unwrap_err().to_string();
-        assert!(refuse(4).contains("bpf_link"));
-        assert!(refuse(10).contains("5.10 is too old"));
-        assert!(require_kernel(Some(OLDEST_KERNEL)).is_ok());
-        assert!(require_kernel(None).is_ok());
     }
 }

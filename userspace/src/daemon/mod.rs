@@ -51,17 +51,27 @@ pub struct Daemon {
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
     next_id: u64,
+    risk_kernel_panic: bool,
 }
 
 impl Daemon {
     /// A daemon for what the registry holds; nothing is started yet.
     pub fn new(registry: Registry) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
-        let mut daemon = Self { registry, slots: Vec::new(), events, sender, next_id: FIRST_ID };
+        let slots = Vec::new();
+        let mut daemon =
+            Self { registry, slots, events, sender, next_id: FIRST_ID, risk_kernel_panic: false };
         for installed in daemon.registry.drivers().to_vec() {
             daemon.add_slot(installed);
         }
         daemon
+    }
+
+    /// Lets drivers start also on a kernel that can panic as soon as a socket sends; see [`Release::can_panic`].
+    ///
+    /// [`Release::can_panic`]: crate::link::kernel::Release::can_panic
+    pub fn risk_kernel_panic(&mut self, risk_it: bool) {
+        self.risk_kernel_panic = risk_it;
     }
 
     fn add_slot(&mut self, installed: Installed) -> u64 {
@@ -164,6 +174,7 @@ impl Daemon {
             spec: DriverSpec { steer: slot.installed.rules.clone(), ..slot.installed.spec.clone() },
             power: if slot.installed.powered { PowerState::On } else { PowerState::Off },
             made_link: slot.installed.made_link,
+            risk_kernel_panic: self.risk_kernel_panic,
         };
         slot.phase = Phase::Starting { runner: Runner::spawn(start, self.sender.clone()), installer };
     }

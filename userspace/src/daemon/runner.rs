@@ -10,7 +10,7 @@ use crate::control::{self, Answer};
 use crate::driver::PowerState;
 use crate::error::one_line;
 use crate::link::alias::DriverAlias;
-use crate::link::{Lab, LabConfig, LabError};
+use crate::link::{Lab, LabConfig, LabError, kernel};
 use crate::supervisor::spec::{DriverSpec, SpecError};
 use crate::supervisor::{EndReason, RunConfig, RunError, RunInfo, StartError, Supervisor};
 
@@ -32,6 +32,8 @@ pub(super) struct Start {
     pub power: PowerState,
     /// Whether an earlier process made the interface, and could not remove it.
     pub made_link: bool,
+    /// Whether it starts also on a kernel that can panic.
+    pub risk_kernel_panic: bool,
 }
 
 /// What a runner tells the daemon.
@@ -109,6 +111,8 @@ async fn run(
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), RunnerError> {
     let begun = Instant::now();
+    // Before a pair is made.
+    kernel::refuse_panic(start.risk_kernel_panic).map_err(StartError::from)?;
     let lab = if start.spec.lab { make_lab(&start).await? } else { None };
     let result = with_link(&start, begun, lab.is_some(), orders, events).await;
     // What failed first is what the user needs to know.
@@ -140,7 +144,8 @@ async fn with_link(
     orders: mpsc::Receiver<Order>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), RunnerError> {
-    let config = RunConfig { power: start.power, ..start.spec.resolve().await? };
+    let risk_kernel_panic = start.risk_kernel_panic;
+    let config = RunConfig { power: start.power, risk_kernel_panic, ..start.spec.resolve().await? };
     let supervisor = Supervisor::start(&config).await?;
     let alias = match DriverAlias::set(&supervisor.info().device, &start.bundle_id).await {
         Ok(alias) => Some(alias),

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use rustix::process::{Resource, getrlimit};
 
 use crate::link::attachment::{AttachmentError, ForeignProgram, attached_program};
+use crate::link::kernel::{KernelFeatures, Release};
 use crate::link::offload::active_features;
 use crate::link::program::{ProgramConfig, SteeringProgram};
 use crate::link::sysfs::NetSysfs;
@@ -48,8 +49,10 @@ pub struct Facts {
 /// The machine and this process.
 #[derive(Clone, Debug)]
 pub struct SystemFacts {
-    /// The kernel's release, as `uname -r` has it, and its numbers.
+    /// The kernel's release.
     pub release: Release,
+    /// What the kernel has; `None` where that was not tried, because a capability is missing.
+    pub features: Option<KernelFeatures>,
     /// Capabilities that are missing for a run.
     pub missing: Vec<Cap>,
     /// Whether the kernel describes its types.
@@ -66,22 +69,6 @@ pub struct SystemFacts {
     pub jit: Option<bool>,
     /// Whether the kernel takes the XDP program.
     pub program: ProgramTrial,
-}
-
-/// A kernel release.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Release {
-    /// As `uname -r` has it.
-    pub text: String,
-    /// Its first two numbers, if it begins with numbers.
-    pub version: Option<crate::privilege::KernelVersion>,
-}
-
-impl Release {
-    /// Of a text such as `6.1.0-18-amd64`.
-    pub fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), version: crate::privilege::KernelVersion::parse(text) }
-    }
 }
 
 /// What became of loading the XDP program, without attaching it.
@@ -178,7 +165,8 @@ impl SystemFacts {
         let missing = missing_for_run();
         let sysctl = |name: &str| number(std::fs::read_to_string(format!("/proc/sys/net/core/{name}")).ok()?);
         Self {
-            release: Release::new(&rustix::system::uname().release().to_string_lossy()),
+            release: Release::running(),
+            features: missing.is_empty().then(|| KernelFeatures::running().clone()),
             program: if missing.is_empty() { try_program(device) } else { ProgramTrial::NotTried },
             missing,
             btf: std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),

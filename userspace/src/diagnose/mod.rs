@@ -18,7 +18,7 @@ use std::fmt;
 use serde::Serialize;
 
 pub use self::facts::{
-    AttachedProgram, EndFacts, Facts, GatherError, PeerView, ProgramTrial, Release, RingSlots, SystemFacts,
+    AttachedProgram, EndFacts, Facts, GatherError, PeerView, ProgramTrial, RingSlots, SystemFacts,
 };
 use crate::link::tuning::Change;
 

@@ -2,15 +2,17 @@
 
 use super::Severity::{Note, Ok, Problem, Warning};
 use super::{EndFacts, Finding, ProgramTrial, SystemFacts};
+use crate::link::kernel::{Need, Support};
 use crate::packet::FrameSize;
 use crate::port::RingSizes;
-use crate::privilege::{Cap, KernelVersion, OLDEST_KERNEL};
+use crate::privilege::Cap;
 
 const SUBJECT: &str = "system";
 
 pub(super) fn check(system: &SystemFacts, end: &EndFacts, findings: &mut Vec<Finding>) {
     findings.push(kernel(system));
     findings.push(capabilities(system));
+    features(system, findings);
     findings.push(program(system));
     findings.extend(btf(system));
     findings.extend(jit(system));
@@ -20,24 +22,40 @@ pub(super) fn check(system: &SystemFacts, end: &EndFacts, findings: &mut Vec<Fin
 
 fn kernel(system: &SystemFacts) -> Finding {
     let found = |severity, finding: String, why| Finding::new("kernel", severity, SUBJECT, finding, why);
-    let release = &system.release.text;
-    let Some(version) = system.release.version else {
-        return found(
-            Note,
-            format!("Linux {release}: not a release that can be read"),
-            "what it can is not known",
-        );
+    let release = &system.release;
+    if !release.is_readable() {
+        let finding = format!("Linux {}: not a release that can be read", release.text);
+        return found(Note, finding, "whether it can panic when an AF_XDP socket sends is not known");
+    }
+    if release.can_panic() {
+        let finding =
+            format!("Linux {} can panic as soon as an AF_XDP socket sends (xsk_destruct_skb)", release.text);
+        let why = "no driver starts without --risk-kernel-panic; boot a kernel where that is mended: 6.17.11, 6.18 or newer";
+        return found(Problem, finding, why);
+    }
+    found(Ok, format!("Linux {}", release.text), "no trouble with AF_XDP is known of it")
+}
+
+/// A finding for each feature, or one for all where they were not tried.
+fn features(system: &SystemFacts, findings: &mut Vec<Finding>) {
+    let Some(features) = &system.features else {
+        let why = "a kernel that lacks what is needed is refused at the start";
+        let finding = "what the kernel has was not tried: see capabilities";
+        findings.push(Finding::new("features", Note, SUBJECT, finding, why));
+        return;
     };
-    if version < OLDEST_KERNEL {
-        let why = "it has no bpf_link for XDP, or charges BPF memory to RLIMIT_MEMLOCK";
-        return found(Problem, format!("Linux {release} is too old: {OLDEST_KERNEL} is the oldest"), why);
-    }
-    if [16, 17].iter().any(|&minor| version == KernelVersion { major: 6, minor }) {
-        let why = "Linux 6.17 and some releases of 6.16 can panic when an AF_XDP socket in copy mode sends; boot a \
-                   release where that is mended";
-        return found(Warning, format!("Linux {release}"), why);
-    }
-    found(Ok, format!("Linux {release}"), "no trouble with AF_XDP is known of it")
+    findings.extend(features.iter().map(|(feature, support)| {
+        let (what, since) = (feature.what(), feature.since());
+        let (severity, finding) = match support {
+            Support::Present => (Ok, format!("the kernel has {what}")),
+            Support::Missing if Need::Rings.features().contains(&feature) => {
+                (Problem, format!("the kernel lacks {what} ({since})"))
+            }
+            Support::Missing => (Note, format!("the kernel lacks {what} ({since})")),
+            Support::Unknown(errno) => (Note, format!("whether the kernel has {what} is not known: {errno}")),
+        };
+        Finding::new(feature.name(), severity, SUBJECT, finding, feature.without())
+    }));
 }
 
 fn capabilities(system: &SystemFacts) -> Finding {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{
-    AttachedProgram, EndFacts, Facts, Finding, PeerView, ProgramTrial, Release, RingSlots, Severity,
-    SystemFacts, diagnose,
+    AttachedProgram, EndFacts, Facts, Finding, PeerView, ProgramTrial, RingSlots, Severity, SystemFacts,
+    diagnose,
 };
 use crate::link::attachment::{ForeignProgram, XdpHook};
+use crate::link::kernel::{Feature, KernelFeatures, Release, Support};
 use crate::link::offload::UNFINISHED_FRAMES;
 use crate::link::xdp_features::XdpFeatures;
 use crate::link::{ActiveQueues, Device, Peer, PeerLocation, QueueSource};
@@ -44,6 +45,7 @@ fn end(name: &str, index: u32) -> EndFacts {
 fn sound() -> Facts {
     let system = SystemFacts {
         release: Release::new("6.18.1"),
+        features: Some(KernelFeatures::given(&[])),
         missing: Vec::new(),
         btf: true,
         memlock_bytes: Some(8 << 20),
@@ -107,11 +109,11 @@ fn a_sound_pair_has_no_finding_above_ok_and_every_check_is_named_once() {
 #[test]
 fn kernels_are_told_apart() {
     for (release, severity) in [
-        ("5.10.0-1-amd64", Severity::Problem),
-        ("5.11.0", Severity::Ok),
-        ("6.15.9", Severity::Ok),
-        ("6.16.2", Severity::Warning),
-        ("6.17.0-rc1", Severity::Warning),
+        ("6.1.0-41-amd64", Severity::Ok),
+        ("6.16.2", Severity::Ok),
+        ("6.16.12+deb13-cloud-amd64", Severity::Problem),
+        ("6.17.0-8-generic", Severity::Problem),
+        ("6.17.13+deb13-amd64", Severity::Ok),
         ("6.18.44-x", Severity::Ok),
         ("unreadable", Severity::Note),
     ] {
@@ -120,7 +122,28 @@ fn kernels_are_told_apart() {
         assert!(finding.finding.contains(release), "{finding:?}");
     }
     let panics = after("kernel", |facts| facts.system.release = Release::new("6.17.3"));
-    assert!(panics.why.contains("panic"), "{panics:?}");
+    assert!(panics.finding.contains("can panic as soon as an AF_XDP socket sends"), "{panics:?}");
+    assert!(panics.why.contains("--risk-kernel-panic"), "{panics:?}");
+}
+
+#[test]
+fn features_are_findings_worse_the_more_depends_on_them() {
+    let lacks = |feature: Feature| {
+        let finding = after(feature.name(), |facts| {
+            facts.system.features = Some(KernelFeatures::given(&[(feature, Support::Missing)]));
+        });
+        assert!(finding.finding.contains(feature.since()) && !finding.why.is_empty(), "{finding:?}");
+        finding.severity
+    };
+    for feature in [Feature::AfXdp, Feature::NeedWakeup, Feature::BpfLink, Feature::BpfMemory] {
+        assert_eq!(lacks(feature), Severity::Problem, "{feature:?}");
+    }
+    for feature in [Feature::LiveFrames, Feature::TxBudget, Feature::MultiBuffer] {
+        assert_eq!(lacks(feature), Severity::Note, "{feature:?}");
+    }
+    let unknown = [(Feature::BpfLink, Support::Unknown(rustix::io::Errno::PERM))];
+    let finding = after("bpf_link", |facts| facts.system.features = Some(KernelFeatures::given(&unknown)));
+    assert_eq!(finding.severity, Severity::Note);
 }
 
 #[test]
@@ -135,6 +158,10 @@ fn what_the_process_lacks_is_a_problem() {
     assert!(finding.severity == Severity::Problem && finding.finding.contains("too complex"), "{finding:?}");
     let untried = after("program", |facts| facts.system.program = ProgramTrial::NotTried);
     assert_eq!(untried.severity, Severity::Note);
+    let mut facts = sound();
+    facts.system.features = None;
+    let findings = diagnose(&facts);
+    assert!(findings.iter().any(|f| f.check == "features" && f.severity == Severity::Note), "{findings:?}");
 }
 
 #[test]

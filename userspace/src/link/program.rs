@@ -32,6 +32,7 @@ pub use super::program_error::ProgramError;
 use super::{
     attachment::{self, ForeignProgram, XdpHook},
     program_error::{attach_error, innermost, load_error},
+    spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
 };
 use crate::steer::{Rule, RuleId, RuleTable};
@@ -487,7 +488,7 @@ fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError>
 /// Loads objects without the kernel's type information: none of the programs refers to a kernel type, and reading it takes
 /// a fifth of a second.
 pub(super) fn loader<'a>() -> EbpfLoader<'a> {
-    let mut loader = EbpfLoader::new();
+    let mut loader = spare_loader::take();
     loader.btf(None);
     loader
 }

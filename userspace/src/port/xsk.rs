@@ -23,6 +23,7 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 use super::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
+use crate::link::kernel::{self, KernelError};
 use crate::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
 use crate::queue::RING_BATCH;
 
@@ -61,6 +62,8 @@ pub struct XskConfig {
     pub frame_size: FrameSize,
     /// Whether to copy.
     pub copy: CopyMode,
+    /// Open it also on a kernel that can panic as soon as it sends ([`Release::can_panic`](kernel::Release::can_panic)).
+    pub risk_kernel_panic: bool,
 }
 
 /// What the kernel made of it.
@@ -79,6 +82,9 @@ pub struct XskInfo {
 /// Why an AF_XDP socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
+    /// The kernel can panic.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The rings or the frames have an impossible size.
     #[error("cannot open queue {queue} of {iface}: {what} {value} is not possible")]
     BadSize {
@@ -156,6 +162,7 @@ impl Port {
     ///
     /// [`OpenError`] says which step failed and what to do.
     pub fn open_xsk(config: &XskConfig) -> Result<(Self, XskInfo), OpenError> {
+        kernel::refuse_panic(config.risk_kernel_panic)?;
         let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
         let (umem, descs, huge_pages) = create_umem(config, &pool_config)?;
         let (socket, busy_retries) = bind(config, &umem)?;
@@ -279,19 +286,28 @@ fn configure(fd: SocketFd, config: &XskConfig) -> XskInfo {
         let _ = sockopt::set_socket_send_buffer_size(borrowed, SEND_BUFFER);
     }
     let budget = config.rings.tx;
+    let raised = set_tx_budget(borrowed, budget).is_ok();
+    let zero_copy = sockopt::xdp_options(borrowed)
+        .is_ok_and(|options| options.contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
+    XskInfo { zero_copy, tx_budget: raised.then_some(budget), huge_pages: false, busy_retries: 0 }
+}
+
+/// How many descriptors one sendto(2) handles in copy mode from now on.
+pub(crate) fn set_tx_budget(socket: BorrowedFd<'_>, budget: u32) -> Result<(), Errno> {
     // SAFETY: the option takes a u32, whose address and size are passed; the descriptor is open.
     let rc = unsafe {
         libc::setsockopt(
-            fd.0,
+            socket.as_raw_fd(),
             libc::SOL_XDP,
             XDP_MAX_TX_SKB_BUDGET,
             (&raw const budget).cast(),
             size_of::<u32>() as libc::socklen_t,
         )
     };
-    let zero_copy = sockopt::xdp_options(borrowed)
-        .is_ok_and(|options| options.contains(rustix::net::xdp::XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY));
-    XskInfo { zero_copy, tx_budget: (rc == 0).then_some(budget), huge_pages: false, busy_retries: 0 }
+    if rc == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL))
 }
 
 /// Where the UMEM is mapped.

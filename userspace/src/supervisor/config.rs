@@ -8,6 +8,7 @@ use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
 use crate::dispatch::{SpawnError, WaitStrategy};
 use crate::driver::{DriverFactory, PowerState};
+use crate::link::kernel::KernelError;
 use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::threaded::TuneError;
@@ -69,6 +70,10 @@ pub struct RunConfig {
     pub enabled: bool,
     /// The power state to start in.
     pub power: PowerState,
+    /// Start also on a kernel that can panic as soon as a socket sends ([`Release::can_panic`]).
+    ///
+    /// [`Release::can_panic`]: crate::link::kernel::Release::can_panic
+    pub risk_kernel_panic: bool,
 }
 
 impl RunConfig {
@@ -93,6 +98,7 @@ impl RunConfig {
             driver,
             enabled: true,
             power: PowerState::On,
+            risk_kernel_panic: false,
         }
     }
 
@@ -109,6 +115,9 @@ impl RunConfig {
 /// Why a driver could not be started. Nothing is left behind then.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The kernel can panic.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// The interface cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -12,7 +12,7 @@ use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
 use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
 use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
-use crate::link::{Device, LinkEvents, Netlink, threaded};
+use crate::link::{Device, LinkEvents, Netlink, kernel, threaded};
 use crate::port::Port;
 use crate::port::xsk::{CopyMode, XskConfig};
 use crate::steer::Action;
@@ -25,6 +25,7 @@ impl Supervisor {
     ///
     /// [`StartError`]; everything done until then is undone.
     pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
+        kernel::refuse_panic(config.risk_kernel_panic)?;
         let device = Device::query(&config.iface).await?;
         let queues = check(config, &device)?;
         let link = LinkEvents::open(device.index).await?;
@@ -146,6 +147,7 @@ impl Supervisor {
             rings: config.rings,
             frame_size: frame_size(&self.info.device)?,
             copy: if self.info.attached.mode == XdpHook::Skb { CopyMode::Copy } else { CopyMode::Auto },
+            risk_kernel_panic: config.risk_kernel_panic,
         };
         let factory = Arc::clone(&config.driver);
         Ok(Box::new(move || {

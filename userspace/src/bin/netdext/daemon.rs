@@ -12,6 +12,7 @@ use netdext::registry::{Registry, StateDir};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use crate::kernel::RiskArgs;
 use crate::output::say;
 use crate::signals::Signals;
 
@@ -26,11 +27,14 @@ pub struct Args {
     /// Serve metrics of all drivers for Prometheus at http://ADDR:PORT/metrics
     #[arg(long, value_name = "ADDR:PORT")]
     metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    risk: RiskArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     privilege::require_for_run(args.netns.is_some())?;
+    args.risk.require_rings()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     // From here on a signal stops in order, also one that comes while starting.
@@ -49,6 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             None => None,
         };
         let mut daemon = Daemon::new(registry);
+        daemon.risk_kernel_panic(args.risk.risk_kernel_panic);
         daemon.start().await;
         let (requests, incoming) = mpsc::channel(REQUESTS);
         let serving = tokio::task::spawn_local(server.serve(requests, std::future::pending()));

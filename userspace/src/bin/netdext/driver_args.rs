@@ -12,6 +12,7 @@ use netdext::steer::{Rule, RuleFileError};
 use netdext::supervisor::QueueSelection;
 use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
 
+use crate::kernel::RiskArgs;
 use crate::rule_args::{self, RuleArg};
 use crate::units;
 
@@ -80,6 +81,8 @@ pub struct DriverArgs {
     /// Steer even what cuts the host off, on the interface of the default route
     #[arg(long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub risk: RiskArgs,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

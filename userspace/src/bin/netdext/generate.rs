@@ -180,6 +180,11 @@ impl InKernel {
         }
     }
 
+    /// Whether it makes frames.
+    pub const fn generates(&self) -> bool {
+        self.generate.is_some()
+    }
+
     /// Runs until `end`, or until the count is reached.
     pub async fn run(&self, place: &Place<'_>, end: impl Future<Output = ()>) -> anyhow::Result<()> {
         let device = Device::query(place.iface).await?;

@@ -83,6 +83,7 @@ pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
         bundle_id,
         version: format!("{}/1", env!("CARGO_PKG_VERSION")),
     };
+    args.driver.risk.require_rings_of_daemon()?;
     // A daemon that is not there is said before anything is asked.
     let mut daemon = Client::daemon(&RuntimeDir::from_env())?;
     daemon.set_timeout(INSTALL_TIMEOUT);

@@ -8,6 +8,7 @@ mod doctor;
 mod driver_args;
 mod generate;
 mod inject;
+mod kernel;
 mod lab;
 mod lifecycle;
 mod man;
@@ -30,6 +31,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use netdext::control::{BindError, ClientError, RuntimeDirError};
 use netdext::error::one_line;
 use netdext::link::NetnsError;
+use netdext::link::kernel::KernelError;
 use netdext::link::program::ProgramError;
 use netdext::privilege::PrivilegeError;
 use netdext::registry::RegistryError;
@@ -153,6 +155,7 @@ fn log_to_stderr(log_frames: bool) {
 fn exit_status(error: &anyhow::Error) -> u8 {
     let not_permitted = error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(PrivilegeError::Missing(_)))
+            || matches!(cause.downcast_ref(), Some(KernelError::NotPermitted { .. }))
             || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
             || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)

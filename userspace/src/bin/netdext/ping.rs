@@ -20,6 +20,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::driver_args::DEFAULT_ADDRESSES;
+use crate::kernel::RiskArgs;
 use crate::output::{print_json, say};
 use crate::signals::Signals;
 use crate::units;
@@ -67,11 +68,14 @@ pub struct Args {
     /// Print each reply, and the summary, as one JSON object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    risk: RiskArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     privilege::require_for_run(args.netns.is_some())?;
+    args.risk.require_rings()?;
     // Before the runtime: a namespace belongs to a thread, and threads inherit it.
     if let Some(name) = &args.netns {
         netns::enter(name)?;
@@ -113,6 +117,7 @@ async fn foreground(args: &Args, mut signals: Signals) -> anyhow::Result<()> {
     let mut supervisor = Supervisor::start(&RunConfig {
         addresses,
         wait: args.wait.parse::<WaitStrategy>()?,
+        risk_kernel_panic: args.risk.risk_kernel_panic,
         ..RunConfig::new(&*args.iface, Arc::new(factory.clone()))
     })
     .await?;

@@ -25,7 +25,7 @@ use crate::capture::CaptureArgs;
 use crate::driver_args::{DriverArgs, DriverName};
 use crate::generate::{Engine, InKernel, Place, TrafficArgs};
 use crate::signals::Signals;
-use crate::{generate, output, units};
+use crate::{generate, kernel, output, units};
 
 /// Requests of control clients that may wait.
 const REQUESTS: usize = 64;
@@ -76,6 +76,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let rules = args.driver.rules()?;
     let spec = args.driver.spec(&[]);
     privilege::require_for_run(args.netns.is_some())?;
+    match &in_kernel {
+        Some(traffic) => kernel::require_in_kernel(traffic.generates())?,
+        None => args.driver.risk.require_rings()?,
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     // From here on a signal stops in order, also one that comes while starting.
@@ -198,6 +202,7 @@ async fn foreground(
         log_frames: args.log_frames,
         latency: !args.no_latency,
         tune: args.tune,
+        risk_kernel_panic: args.driver.risk.risk_kernel_panic,
         ..config
     };
     let mut supervisor = Supervisor::start(&config).await?;

@@ -222,6 +222,7 @@ mod tests {
     use super::super::schema::Better;
     use super::super::table::tests::outcome;
     use super::*;
+    use crate::kernel::RiskArgs;
 
     fn case(id: &str, results: Vec<Outcome>) -> Case {
         Case { id: id.into(), title: id.into(), unit: Unit::Pps, better: Better::Higher, results }
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn every_aim_is_about_figures_that_a_full_run_measures() {
-        let netdext = Netdext::this().expect("this program");
+        let netdext = Netdext::this(RiskArgs { risk_kernel_panic: false }).expect("this program");
         let bench = Bench { netdext: &netdext, plan: Plan::new(false) };
         let groups = all(&bench);
         for place in WANTED.iter().flat_map(|wanted| [Some(wanted.figure), wanted.over]).flatten() {

@@ -37,6 +37,7 @@ use self::plan::Plan;
 use self::process::Netdext;
 use self::runner::Group;
 use self::schema::{Report, SCHEMA_VERSION};
+use crate::kernel::RiskArgs;
 use crate::output::{complain, say};
 use crate::units;
 
@@ -58,18 +59,21 @@ pub struct Args {
     /// Samples of each figure at the most, instead of 5 (3 with --quick); the time for all of it stays the same
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
+    #[command(flatten)]
+    risk: RiskArgs,
 }
 
 /// Runs the command: measures this executable, prints a table, writes the report. What goes wrong with a single case is
 /// in the report.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let netdext = Netdext::this()?;
+    let netdext = Netdext::this(args.risk)?;
     let mut plan = Plan::new(args.quick);
     plan.rounds = args.rounds.map_or(plan.rounds, usize::from);
     let bench = Bench { netdext: &netdext, plan };
     let groups = only::select(cases::all(&bench), &args.only);
     let groups = groups.unwrap_or_else(|message| units::usage_error(&message));
     privilege::require_for_run(true)?;
+    args.risk.require_rings()?;
     // Before the measuring: neither should be found out after a quarter of an hour.
     let old = args.compare.as_deref().map(read_report).transpose()?;
     fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::interrupt;
+use crate::kernel::RiskArgs;
 
 /// Longest time from start to being ready, usually.
 pub const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -171,15 +172,16 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 #[derive(Clone, Debug)]
 pub struct Netdext {
     binary: PathBuf,
+    risk: RiskArgs,
 }
 
 impl Netdext {
-    /// This executable.
+    /// This executable, which is to take this risk.
     ///
     /// # Errors
     /// The system does not say where it is.
-    pub fn this() -> anyhow::Result<Self> {
-        Ok(Self { binary: std::env::current_exe().context("find this program")? })
+    pub fn this(risk: RiskArgs) -> anyhow::Result<Self> {
+        Ok(Self { binary: std::env::current_exe().context("find this program")?, risk })
     }
 
     /// Where it is.
@@ -191,6 +193,9 @@ impl Netdext {
     pub fn command(&self, namespace: &str, iface: &str, arguments: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(["run", "--json", "--netns", namespace, "--iface", iface]);
+        if self.risk.risk_kernel_panic {
+            command.arg("--risk-kernel-panic");
+        }
         command.args(arguments.split(' ').filter(|word| !word.is_empty()));
         command
     }
