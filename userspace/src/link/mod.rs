@@ -26,6 +26,7 @@ pub mod sysfs;
 pub mod threaded;
 pub mod traffic;
 pub mod tuning;
+pub mod verifier;
 pub mod xdp_features;
 
 pub use counters::{LinkCounters, PairCounters};

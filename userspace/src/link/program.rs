@@ -130,8 +130,8 @@ impl SteeringProgram {
     ///
     /// # Errors
     ///
-    /// [`ProgramError::NotPermitted`], [`ProgramError::KernelTooOld`], [`ProgramError::Load`], and
-    /// [`ProgramError::Steering`] for an address that can't be owned.
+    /// [`ProgramError::NotPermitted`], [`ProgramError::Kernel`], [`ProgramError::Refused`], [`ProgramError::Interrupted`],
+    /// [`ProgramError::Load`], and [`ProgramError::Steering`] for an address that can't be owned.
     pub fn load(config: &ProgramConfig) -> Result<Self, ProgramError> {
         let log_frames = u8::from(config.log_frames);
         // Twice as many as asked for, so that addresses can be added while running.

@@ -5,14 +5,15 @@ use std::io;
 use aya::{
     EbpfError,
     programs::{ProgramError as AyaProgramError, xdp::XdpError},
-    util::KernelVersion,
 };
 use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{
     attachment::{self, AttachmentError, ForeignProgram, XdpHook},
+    kernel::{KernelError, KernelFeatures, Need},
     steering::SteeringError,
+    verifier::{Verdict, WholeLog},
 };
 use crate::steer::TableError;
 
@@ -29,16 +30,25 @@ pub enum ProgramError {
         source: Box<EbpfError>,
     },
     /// The running kernel lacks something.
-    #[error("Linux {running} is too old to {operation}: it lacks {missing}")]
-    KernelTooOld {
-        /// The running version.
-        running: String,
-        /// What was tried.
-        operation: &'static str,
-        /// Features and the versions that brought them.
-        missing: String,
-        /// The kernel's answer.
-        source: Box<EbpfError>,
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The kernel's verifier refuses the program.
+    #[error("the kernel's verifier refuses the XDP program: {verdict}{log}")]
+    Refused {
+        /// The end of what it says.
+        verdict: Verdict,
+        /// All that it says.
+        log: WholeLog,
+        /// What the load returned; the verdict says why.
+        returned: io::Error,
+    },
+    /// A signal came while the kernel was verifying the program.
+    #[error("loading the XDP program was interrupted while the kernel was verifying it{}; try again{log}", detail(.verdict))]
+    Interrupted {
+        /// Where the verifier was, if it says so.
+        verdict: Verdict,
+        /// All that it says.
+        log: WholeLog,
     },
     /// Loading failed for another reason.
     #[error("loading the XDP program failed")]
@@ -115,36 +125,45 @@ pub enum ProgramError {
     Steering(#[from] SteeringError),
 }
 
-/// What the program needs of the kernel, by the version that brought it.
-const FEATURES: [(KernelVersion, &str); 3] = [
-    (KernelVersion::new(4, 18, 0), "AF_XDP sockets and XSKMAP (4.18)"),
-    (KernelVersion::new(5, 8, 0), "the BPF ring buffer (5.8)"),
-    (
-        KernelVersion::new(5, 11, 0),
-        "memory accounting of BPF maps by cgroup instead of RLIMIT_MEMLOCK (5.11)",
-    ),
-];
-
-/// The features that a kernel lacks, `None` when it has them all.
-fn missing_features(running: KernelVersion) -> Option<String> {
-    let missing: Vec<_> =
-        FEATURES.iter().filter(|(since, _)| running < *since).map(|(_, what)| *what).collect();
-    (!missing.is_empty()).then(|| missing.join(", "))
+fn detail(verdict: &Verdict) -> String {
+    let text = verdict.to_string();
+    if text.is_empty() { text } else { format!(", {text}") }
 }
 
+/// What became of loading, from what the kernel said of it.
 pub(super) fn load_error(error: EbpfError) -> ProgramError {
-    let operation = "load the XDP program";
-    let running = KernelVersion::current().ok();
-    if let Some((running, missing)) = running.and_then(|running| Some((running, missing_features(running)?)))
+    if let EbpfError::ProgramError(AyaProgramError::LoadError { io_error, verifier_log }) = &error
+        && let Some(judged) = judged(io_error, &verifier_log.to_string(), WholeLog::keep)
     {
-        let source = Box::new(error);
-        return ProgramError::KernelTooOld { running: running.to_string(), operation, missing, source };
+        return judged;
+    }
+    if let Err(lacks) = KernelFeatures::running().refuse_missing(Need::Rings) {
+        return lacks.into();
     }
     match os_error(&error) {
         Some(Errno::PERM | Errno::ACCESS) => {
-            ProgramError::NotPermitted { operation, source: Box::new(error) }
+            ProgramError::NotPermitted { operation: "load the XDP program", source: Box::new(error) }
         }
         _ => ProgramError::Load(Box::new(error)),
+    }
+}
+
+/// The error of a load that came as far as the verifier.
+fn judged(io_error: &io::Error, log: &str, keep: impl Fn(&str) -> WholeLog) -> Option<ProgramError> {
+    let verdict = || Verdict::of(log);
+    match Errno::from_io_error(io_error) {
+        Some(Errno::AGAIN | Errno::INTR) => {
+            Some(ProgramError::Interrupted { verdict: verdict(), log: keep(log) })
+        }
+        // Without a word of the verifier the program never got to it.
+        _ if log.trim().is_empty() => None,
+        _ => Some(ProgramError::Refused {
+            verdict: verdict(),
+            log: keep(log),
+            returned: io_error
+                .raw_os_error()
+                .map_or_else(|| io_error.kind().into(), io::Error::from_raw_os_error),
+        }),
     }
 }
 
@@ -189,12 +208,38 @@ pub(super) fn innermost(error: &EbpfError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::one_line;
+
+    fn said(errno: Errno, log: &str) -> Option<String> {
+        let keep =
+            |log: &str| if log.is_empty() { WholeLog::Empty } else { WholeLog::In("/tmp/x.log".into()) };
+        judged(&errno.into(), log, keep).map(|error| one_line(&error))
+    }
 
     #[test]
-    fn an_old_kernel_is_told_what_it_lacks() {
-        assert_eq!(missing_features(KernelVersion::new(6, 1, 0)), None);
-        let missing = missing_features(KernelVersion::new(5, 4, 0)).unwrap();
-        assert!(missing.contains("ring buffer (5.8)") && !missing.contains("XSKMAP"), "{missing}");
-        assert!(missing_features(KernelVersion::new(4, 9, 0)).unwrap().contains("XSKMAP (4.18)"));
+    fn a_program_that_the_verifier_refuses_is_not_called_a_want_of_permission() {
+        for errno in [Errno::ACCESS, Errno::INVAL, Errno::PERM, Errno::TOOBIG] {
+            assert_eq!(
+                said(errno, "1: (95) exit\nR0 !read_ok\nprocessed 1 insns (limit 1000000)\n").unwrap(),
+                "the kernel's verifier refuses the XDP program: R0 !read_ok (processed 1 insns); its whole log is in \
+                 /tmp/x.log"
+            );
+        }
+        // Without its log it is something else.
+        assert_eq!(said(Errno::PERM, ""), None);
+        assert_eq!(said(Errno::ACCESS, "\n"), None);
+    }
+
+    #[test]
+    fn an_interrupted_load_says_so() {
+        assert_eq!(
+            said(Errno::AGAIN, "").unwrap(),
+            "loading the XDP program was interrupted while the kernel was verifying it; try again"
+        );
+        assert_eq!(
+            said(Errno::AGAIN, "7: (bf) r1 = r6\nprocessed 8 insns (limit 1000000)\n").unwrap(),
+            "loading the XDP program was interrupted while the kernel was verifying it, at 7: (bf) r1 = r6 (processed \
+             8 insns); try again; its whole log is in /tmp/x.log"
+        );
     }
 }
