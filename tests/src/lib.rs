@@ -8,6 +8,7 @@ pub mod echo;
 pub mod fake;
 pub mod frames;
 pub mod namespace;
+pub mod pretend;
 pub mod process;
 pub mod skip;
 pub mod terminal;

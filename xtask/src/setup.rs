@@ -74,6 +74,7 @@ const FOR_TESTS: &[Need] = &[
     program("bpftool", "bpftool"),
     program("setpriv", "util-linux"),
     program("setsid", "util-linux"),
+    program("strace", "strace"),
     program("tshark", "tshark"),
     program("python3", "python3"),
     Need { package: "python3-prometheus-client", sign: Sign::File(PROMETHEUS_CLIENT) },

@@ -86,15 +86,17 @@ fn map(kind: MapType) -> Support {
     }
 }
 
-/// Makes a small map with nothing left of `RLIMIT_MEMLOCK`. Before 5.11 no capability helped.
+/// Makes a small map with nothing left of `RLIMIT_MEMLOCK`. Before 5.11 no capability helped; aya raises the limit there,
+/// if it may, and tries again.
 fn bpf_memory() -> Support {
-    let unlimited = {
-        let Ok(_restored) = NothingLocked::set() else { return Unknown(Errno::PERM) };
-        map(MapType::Array)
-    };
-    match (unlimited, map(MapType::Array)) {
-        (Unknown(Errno::PERM), Present) => Missing,
-        (found, _) => found,
+    let Ok(limit) = NothingLocked::set() else { return Unknown(Errno::PERM) };
+    let found = map(MapType::Array);
+    let raised = getrlimit(Resource::Memlock).current != Some(0);
+    drop(limit);
+    match found {
+        Present if raised => Missing,
+        Unknown(Errno::PERM) if map(MapType::Array) == Present => Missing,
+        found => found,
     }
 }
 
