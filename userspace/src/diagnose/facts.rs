@@ -9,6 +9,7 @@ use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolRingAttr};
 use futures_util::StreamExt;
 use rustix::process::{Resource, getrlimit};
 
+use crate::error::one_line;
 use crate::link::attachment::{AttachmentError, ForeignProgram, attached_program};
 use crate::link::kernel::{KernelFeatures, Release};
 use crate::link::offload::active_features;
@@ -183,7 +184,7 @@ fn try_program(device: &Device) -> ProgramTrial {
     let config = ProgramConfig { queues: device.active_queues.usable(), ..ProgramConfig::default() };
     match SteeringProgram::load(&config) {
         Ok(_dropped) => ProgramTrial::Loaded,
-        Err(error) => ProgramTrial::Refused(error.to_string()),
+        Err(error) => ProgramTrial::Refused(one_line(&error)),
     }
 }
 

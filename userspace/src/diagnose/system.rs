@@ -77,9 +77,7 @@ fn program(system: &SystemFacts) -> Finding {
         ProgramTrial::NotTried => {
             found(Note, "whether the kernel takes the XDP program was not tried: see capabilities")
         }
-        ProgramTrial::Refused(reason) => {
-            found(Problem, &format!("the kernel refuses the XDP program: {reason}"))
-        }
+        ProgramTrial::Refused(reason) => found(Problem, reason),
     }
 }
 

@@ -24,13 +24,22 @@ impl Verdict {
     pub(super) fn of(log: &str) -> Self {
         let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let processed = lines.iter().rposition(|line| line.starts_with("processed "));
-        let before = &lines[..processed.unwrap_or(lines.len())];
+        let mut before = &lines[..processed.unwrap_or(lines.len())];
+        while let [rest @ .., last] = before
+            && is_statistic(last)
+        {
+            before = rest;
+        }
+        // Since Linux 7 a report of many lines explains the message in front of it.
+        let report = before.iter().rposition(|line| line.starts_with("Verification failed: "));
+        let title = report.map(|at| before[at]);
+        before = &before[..report.unwrap_or(before.len())];
         let message = before.iter().rev().take_while(|line| !is_trace(line)).count().min(MESSAGE_LINES);
         let (trace, message) = before.split_at(before.len() - message);
         let mut parts: Vec<String> = message.iter().map(|line| quoted(line)).collect();
-        // A verifier that was interrupted has no message: what it was looking at.
-        if let (true, Some(last)) = (parts.is_empty(), trace.last()) {
-            parts.push(format!("at {}", quoted(last)));
+        if parts.is_empty() {
+            // A verifier that was interrupted has no message: what it was looking at.
+            parts.extend(title.map(quoted).or_else(|| Some(format!("at {}", quoted(trace.last()?)))));
         }
         let mut text = parts.join("; ");
         if let Some(count) = processed.and_then(|at| insns(lines[at])) {
@@ -49,6 +58,12 @@ impl fmt::Display for Verdict {
 /// The number in `processed 123 insns (limit 1000000) ...`.
 fn insns(line: &str) -> Option<u64> {
     line.strip_prefix("processed ")?.split(' ').next()?.parse().ok()
+}
+
+/// Whether a line at the end counts what the verifier did; `subprog` since Linux 7.
+fn is_statistic(line: &str) -> bool {
+    ["verification time ", "stack depth "].iter().any(|start| line.starts_with(start))
+        || line.starts_with("subprog ") && line.contains(" insns_self ")
 }
 
 /// Whether a line shows what the verifier looked at, and is no message: an instruction (`12: (0f) r1 += r2`), a state
@@ -188,6 +203,9 @@ mod tests {
 from 12 to 15: R0=0 R1=ctx() R10=fp0
 15: (0f) r1 += r2
 math between pkt pointer and register with unbounded min value is not allowed
+verification time 5449 usec
+stack depth 120+0+0+0
+subprog 0 (netdext) main insns_self 1 insns_total 1 stack 0
 processed 1234 insns (limit 1000000) max_states_per_insn 4 total_states 50 peak_states 50 mark_read 8
 ";
         assert_eq!(
@@ -208,6 +226,18 @@ processed 1234 insns (limit 1000000) max_states_per_insn 4 total_states 50 peak_
         );
         // A register's state is not a message, and a message that begins with a register is no state.
         assert_eq!(verdict("1: (95) exit\nR0=1 R10=fp0\nR0 !read_ok\n"), "R0 !read_ok");
+    }
+
+    #[test]
+    fn the_report_of_newer_kernels_is_left_to_the_file() {
+        let log = "0: (bf) r0 = r9\nR9 !read_ok\n\nVerification failed: Register Type Safety: Unreadable register\n\n\
+                   Reason:\n  R9 has never been initialized on this path.\n\nAt:\n       | ^-- error: R9 is not readable\n  \
+                   >>>    0 | (bf) r0 = r9\n\nSuggestion:\n  Initialize R9.\n\nverification time 76414 usec\n\
+                   stack depth max 0\nsubprog 2 (memcpy) static insns_self 0 insns_total 0 stack 0\n\
+                   processed 1 insns (limit 1000000)\n";
+        assert_eq!(verdict(log), "R9 !read_ok (processed 1 insns)");
+        let title = "0: (bf) r0 = r9\nVerification failed: Bounds\nReason:\n";
+        assert_eq!(verdict(title), "Verification failed: Bounds");
     }
 
     #[test]
