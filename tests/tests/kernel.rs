@@ -114,6 +114,12 @@ fn a_kernel_that_lacks_something_is_refused_with_the_linux_that_has_it() {
     for (call, errno, when, lacks) in [
         ("socket", "EAFNOSUPPORT", "1", "AF_XDP sockets (Linux 4.18, CONFIG_XDP_SOCKETS)"),
         ("bind", "EINVAL", "1", "the need_wakeup flag of AF_XDP (Linux 5.4)"),
+        (
+            "bpf",
+            "ENOSYS",
+            "1+",
+            "the BPF ring buffer (Linux 5.8), bpf_link for XDP (Linux 5.9), accounting of BPF memory by cgroup instead of RLIMIT_MEMLOCK (Linux 5.11)",
+        ),
         // The map that is made with a limit of 0, which aya tries twice.
         ("bpf", "EPERM", "1..2", "accounting of BPF memory by cgroup instead of RLIMIT_MEMLOCK (Linux 5.11)"),
     ] {

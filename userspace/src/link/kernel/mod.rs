@@ -1,7 +1,7 @@
 //! What the kernel has of what netdext is built on, found by probing, and the kernels that it dies on.
 //!
 //! A version says little: distributions take features back into old kernels, and leave others out of new ones. So each
-//! feature is tried, in a way that touches no interface and takes well below a millisecond. Only a kernel that is known to
+//! feature is tried, in a way that changes no interface and takes about a millisecond. Only a kernel that is known to
 //! panic is told by its release, because trying is what kills it.
 
 mod probe;

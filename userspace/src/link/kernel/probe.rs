@@ -44,6 +44,8 @@ pub(super) fn all() -> [(Feature, Support); Feature::ALL.len()] {
             Feature::BpfLink => link,
             Feature::LiveFrames => live,
         };
+        // A kernel without bpf(2), or a container's filter that makes it look like one.
+        let support = if support == Unknown(Errno::NOSYS) { Missing } else { support };
         (feature, support)
     })
 }
@@ -89,7 +91,8 @@ fn map(kind: MapType) -> Support {
 /// Makes a small map with nothing left of `RLIMIT_MEMLOCK`. Before 5.11 no capability helped; aya raises the limit there,
 /// if it may, and tries again.
 fn bpf_memory() -> Support {
-    let Ok(limit) = NothingLocked::set() else { return Unknown(Errno::PERM) };
+    // Lowering one's own limit is only ever forbidden by a filter of system calls, which says nothing of BPF.
+    let Ok(limit) = NothingLocked::set() else { return Unknown(Errno::CANCELED) };
     let found = map(MapType::Array);
     let raised = getrlimit(Resource::Memlock).current != Some(0);
     drop(limit);
