@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use netdext::driver::RxTimestamps;
 use netdext::link::Device;
 use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext_tests::process::binary;
@@ -46,6 +47,8 @@ fn load(device: &Device) -> SteeringProgram {
         rules: Vec::new(),
         answer: false,
         answer_limit: None,
+        timestamps: RxTimestamps::Some,
+        latency: false,
         queues: 1,
     };
     SteeringProgram::load(&config).unwrap()

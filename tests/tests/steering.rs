@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use netdext::driver::RxTimestamps;
 use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext::link::steering::ProgramCounters;
 use netdext::steer::Rule;
@@ -77,6 +78,8 @@ fn under_traffic(purpose: &str, change: impl FnOnce(&mut SteeringProgram) + Send
                     rules: STANDING.map(rule).to_vec(),
                     answer: false,
                     answer_limit: None,
+                    timestamps: RxTimestamps::Some,
+                    latency: false,
                     queues: 1,
                 };
                 let mut program = SteeringProgram::load(&config).expect("the program loads");

@@ -14,16 +14,12 @@
 use crate::{
     checksum::{fold, sum, updated},
     counter::Counter,
-    maps::OWNED,
-    parse::{ECHO_LEN, ETHERNET_LEN, ETHERTYPE_IPV4, ICMP4, IPV4_FRAGMENT, Kind, Parsed},
+    parse::{ETHERNET_LEN, ICMP6, IPV4_LEN, IPV6_LEN, Kind, Parsed},
+    plain::HEAD_LEN,
     reader::{Reader, Writer},
     verdict::PortView,
 };
 
-const IPV4_LEN: usize = 20;
-/// Version 4, and a header of five words.
-const IPV4_NO_OPTIONS: u8 = 0x45;
-const IPV6_LEN: usize = 40;
 const ARP_LEN: usize = 28;
 /// Neighbour solicitation or advertisement up to the options.
 const NDP_LEN: usize = 24;
@@ -35,10 +31,8 @@ const ADVERTISEMENT_LEN: usize = IPV6_LEN + NDP_LEN + OPTION_LEN;
 const HOP_LIMIT: u8 = 64;
 /// Hop limit of neighbour discovery: a router would have lowered it (RFC 4861, 7.1).
 const ON_LINK: u8 = 255;
-const ICMP6: u8 = 58;
 const ARP_REPLY: [u8; 2] = [0, 2];
 /// Type and code.
-const ECHO4_REQUEST: [u8; 2] = [8, 0];
 const ECHO4_REPLY: [u8; 2] = [0, 0];
 const ECHO6_REPLY: [u8; 2] = [129, 0];
 const ADVERTISEMENT: [u8; 2] = [136, 0];
@@ -115,41 +109,26 @@ pub fn reply<R: Reader + ?Sized, P: PortView + ?Sized>(
     Some(Reply { question, link_header_len: parsed.link_header_len, len: len as u16, to, from: mac })
 }
 
-/// Bytes up to the identifier of an echo request: Ethernet, IPv4 without options, type, code and checksum.
-const ECHO4_HEAD: usize = ETHERNET_LEN + IPV4_LEN + 4;
-
 /// The same as [`reply`] for the one request that there are most of, at a third of the cost: ICMP echo without VLAN tags
-/// and IPv4 options, to the port's own MAC address. `None` when it is any other frame, or one that isn't answered.
+/// and IPv4 options, to an address and the MAC address of the port, in a frame that begins with `head` and whose datagram
+/// ends at `end`.
 #[inline(always)]
-pub fn quick_reply<R: Reader + ?Sized, P: PortView + ?Sized>(
+pub(crate) fn echo4_reply<R: Reader + ?Sized, P: PortView + ?Sized>(
     frame: &R,
     port: &P,
-    mac: [u8; 6],
+    head: &[u8; HEAD_LEN],
+    end: usize,
 ) -> Option<Reply> {
-    let head: [u8; ECHO4_HEAD] = frame.read(0)?;
-    let [a, b, c, d, e, f, g, h, i, j, k, l, ethertype @ ..] = head;
-    let requester = [g, h, i, j, k, l];
-    ensure([a, b, c, d, e, f] == mac && !is_group(requester))?;
-    let [ethertype_high, ethertype_low, ip @ ..] = ethertype;
-    let [version, _, len_high, len_low, _, _, fragment_high, fragment_low, _, protocol, ip @ ..] = ip;
-    let fragment = u16::from_be_bytes([fragment_high, fragment_low]) & IPV4_FRAGMENT;
-    ensure(
-        u16::from_be_bytes([ethertype_high, ethertype_low]) == ETHERTYPE_IPV4 && version == IPV4_NO_OPTIONS,
-    )?;
-    ensure(fragment == 0 && protocol == ICMP4)?;
-    let [_, _, s, t, u, v, w, x, y, z, kind, code, _, _] = ip;
-    let (source, destination) = ([s, t, u, v], [w, x, y, z]);
-    ensure([kind, code] == ECHO4_REQUEST)?;
-
-    let end = ETHERNET_LEN + usize::from(u16::from_be_bytes([len_high, len_low]));
-    ensure(end >= ETHERNET_LEN + IPV4_LEN + ECHO_LEN && frame.contains(end))?;
-    // An address that is also a broadcast address is answered for by the driver, which tells the two apart.
-    ensure(destination[0] < 224 && port.v4(destination) == OWNED && is_peer4(source, port))?;
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = *head;
+    let (own, requester) = ([a, b, c, d, e, f], [g, h, i, j, k, l]);
+    ensure(!is_group(requester) && is_peer4([head[26], head[27], head[28], head[29]], port))?;
+    // The code.
+    ensure(head[ETHERNET_LEN + IPV4_LEN + 1] == 0)?;
     let header = frame.sum::<16>(ETHERNET_LEN)? + frame.sum::<4>(ETHERNET_LEN + 16)?;
     ensure(fold(header) == u16::MAX)?;
     ensure(fold(sum(frame, ETHERNET_LEN + IPV4_LEN, end)?) == u16::MAX)?;
     let link_header_len = ETHERNET_LEN as u16;
-    Some(Reply { question: Question::Echo4, link_header_len, len: end as u16, to: requester, from: mac })
+    Some(Reply { question: Question::Echo4, link_header_len, len: end as u16, to: requester, from: own })
 }
 
 /// Whether an ICMP or ICMPv6 message comes right behind an IP header without options, has code 0 and the right checksum.
@@ -302,27 +281,26 @@ impl Reply {
         }
     }
 
-    /// Who asks, for a limit of answers per source: four words as they lie in memory, which are the IPv6 address, or the
+    /// Who asks, for a limit of answers per source: two words as they lie in memory, which are the IPv6 address, or the
     /// IPv4 address mapped into one (RFC 4291, 2.5.5.2). A station that has no address yet is told by its MAC address, in
     /// the last six bytes.
     ///
     /// `None` when `frame` isn't the request.
     #[inline(always)]
-    pub fn source<R: Reader + ?Sized>(&self, frame: &R) -> Option<[u32; 4]> {
+    pub fn source<R: Reader + ?Sized>(&self, frame: &R) -> Option<[u64; 2]> {
         let start = usize::from(self.link_header_len);
         let source = match self.question {
             Question::Arp => mapped(frame, start + 14)?,
             Question::Echo4 => mapped(frame, start + 12)?,
             Question::NeighborSolicitation | Question::Echo6 => {
-                let at = start + 8;
-                [word(frame, at)?, word(frame, at + 4)?, word(frame, at + 8)?, word(frame, at + 12)?]
+                [word(frame, start + 8)?, word(frame, start + 16)?]
             }
         };
-        if source[3] != 0 || source[0] != 0 || source[1] != 0 {
+        if source != [0; 2] && source != MAPPED_NONE {
             return Some(source);
         }
-        let [a, b] = frame.read(6)?;
-        Some([0, 0, u32::from_ne_bytes([0, 0, a, b]), word(frame, 8)?])
+        let [a, b, c, d, e, f] = frame.read(6)?;
+        Some([0, u64::from_ne_bytes([0, 0, a, b, c, d, e, f])])
     }
 
     /// Writes the reply over the request. `None` when the frame is shorter than [`len`](Self::len), which leaves it as it
@@ -377,15 +355,19 @@ impl Reply {
 }
 
 #[inline(always)]
-fn word<R: Reader + ?Sized>(frame: &R, at: usize) -> Option<u32> {
-    frame.read(at).map(u32::from_ne_bytes)
+fn word<R: Reader + ?Sized>(frame: &R, at: usize) -> Option<u64> {
+    frame.read(at).map(u64::from_ne_bytes)
 }
 
 /// The IPv4 address at `at` as an IPv6 address.
 #[inline(always)]
-fn mapped<R: Reader + ?Sized>(frame: &R, at: usize) -> Option<[u32; 4]> {
-    Some([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word(frame, at)?])
+fn mapped<R: Reader + ?Sized>(frame: &R, at: usize) -> Option<[u64; 2]> {
+    let [a, b, c, d] = frame.read(at)?;
+    Some([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
 }
+
+/// The unspecified IPv4 address, mapped.
+const MAPPED_NONE: [u64; 2] = [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0])];
 
 #[inline(always)]
 fn write_echo4<W: Writer + ?Sized>(frame: &mut W, ip: usize) -> Option<()> {
@@ -395,9 +377,10 @@ fn write_echo4<W: Writer + ?Sized>(frame: &mut W, ip: usize) -> Option<()> {
     frame.write(ip + 12, own)?;
     frame.write(ip + 16, source)?;
     let [lifetime, protocol, high, low] = frame.read(ip + 8)?;
-    let old = u16::from_be_bytes([lifetime, protocol]);
-    let new = u16::from_be_bytes([HOP_LIMIT, protocol]);
-    let [high, low] = updated(u16::from_be_bytes([high, low]), old, new).to_be_bytes();
+    // In the machine's order: the sum comes out in the order that the words came in (RFC 1071, 2).
+    let old = u16::from_ne_bytes([lifetime, protocol]);
+    let new = u16::from_ne_bytes([HOP_LIMIT, protocol]);
+    let [high, low] = updated(u16::from_ne_bytes([high, low]), old, new).to_ne_bytes();
     frame.write(ip + 8, [HOP_LIMIT, protocol, high, low])?;
     turn(frame, ip + IPV4_LEN, ECHO4_REPLY)
 }
@@ -416,9 +399,9 @@ fn write_echo6<W: Writer + ?Sized>(frame: &mut W, ip: usize) -> Option<()> {
 #[inline(always)]
 fn turn<W: Writer + ?Sized>(frame: &mut W, icmp: usize, [kind, code]: [u8; 2]) -> Option<()> {
     let [old_kind, old_code, high, low] = frame.read(icmp)?;
-    let old = u16::from_be_bytes([old_kind, old_code]);
-    let new = u16::from_be_bytes([kind, code]);
-    let [high, low] = updated(u16::from_be_bytes([high, low]), old, new).to_be_bytes();
+    let old = u16::from_ne_bytes([old_kind, old_code]);
+    let new = u16::from_ne_bytes([kind, code]);
+    let [high, low] = updated(u16::from_ne_bytes([high, low]), old, new).to_ne_bytes();
     frame.write(icmp, [kind, code, high, low])
 }
 

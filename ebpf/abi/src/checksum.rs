@@ -35,8 +35,9 @@ const SMALL: usize = 16;
 /// The sum over the bytes from `start` to `end` in the machine's order, as if zeros followed up to a multiple of four;
 /// `None` when they aren't all in the frame or are too many.
 ///
-/// The loops count down to `end`, and [`Reader::bounded`] hides where each offset came from: so the verifier finds the
-/// same state behind a loop however often it was run, and follows what comes next once.
+/// The loops count down to `end`, and [`Reader::bounded`] hides where each number came from: so the verifier finds the
+/// same state behind a loop however often it was run, and follows what comes next once. (The compiler would compare the
+/// first length with 448, 384, ... instead of what is left with 64.)
 #[inline(always)]
 pub fn sum<R: Reader + ?Sized>(frame: &R, start: usize, end: usize) -> Option<u64> {
     if end >= OFFSET_BOUND {
@@ -49,7 +50,7 @@ pub fn sum<R: Reader + ?Sized>(frame: &R, start: usize, end: usize) -> Option<u6
             break;
         }
         sum += frame.sum::<LARGE>(frame.bounded(end - rest))?;
-        rest -= LARGE;
+        rest = frame.bounded(rest - LARGE);
     }
     if rest >= LARGE {
         return None;
@@ -59,23 +60,23 @@ pub fn sum<R: Reader + ?Sized>(frame: &R, start: usize, end: usize) -> Option<u6
             break;
         }
         sum += frame.sum::<MEDIUM>(frame.bounded(end - rest))?;
-        rest -= MEDIUM;
+        rest = frame.bounded(rest - MEDIUM);
     }
     for _ in 1..MEDIUM / SMALL {
         if rest < SMALL {
             break;
         }
         sum += frame.sum::<SMALL>(frame.bounded(end - rest))?;
-        rest -= SMALL;
+        rest = frame.bounded(rest - SMALL);
     }
     // What is left is the sum of different powers of two.
     if rest >= 8 {
         sum += frame.sum::<8>(frame.bounded(end - rest))?;
-        rest -= 8;
+        rest = frame.bounded(rest - 8);
     }
     if rest >= 4 {
         sum += frame.sum::<4>(frame.bounded(end - rest))?;
-        rest -= 4;
+        rest = frame.bounded(rest - 4);
     }
     if rest >= 2 {
         sum += u64::from(u16::from_ne_bytes(frame.read(frame.bounded(end - rest))?));

@@ -69,7 +69,7 @@ counters! {
     KernelGroupMac = "kernel_group_mac",
     /// A fragment: the driver can't reassemble and mustn't answer piecemeal.
     KernelFragment = "kernel_fragment",
-    /// The other one of the two programs could not be called: passed to the kernel.
+    /// Another of the programs could not be called: passed to the kernel.
     KernelNoPolicy = "kernel_no_policy",
     /// Shorter than an Ethernet header.
     TruncatedEthernet = "malformed_truncated_ethernet",
@@ -125,6 +125,16 @@ impl Counter {
         Self::DriverSteerAll,
         Self::RuleDriver,
     ];
+
+    /// Whether a frame that is the driver's for this reason can be an echo reply. A rule doesn't tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_echo_reply(self) -> bool {
+        matches!(
+            self,
+            Self::DriverEcho4Reply | Self::DriverEcho6Reply | Self::DriverSteerAll | Self::RuleDriver
+        )
+    }
 
     /// The verdicts that a frame was answered without the driver.
     pub const ANSWERED: [Self; 4] =

@@ -10,6 +10,7 @@
 //! * [`counter`]: one per-CPU counter for each way a frame can be judged.
 //! * [`reader`]: bounds-checked reads and writes, the only way parsing and answering see a frame.
 //! * [`parse`](mod@parse): Ethernet, VLAN, ARP, IPv4, IPv6, ICMP, ICMPv6, neighbour discovery.
+//! * [`plain`](mod@plain): the frames that there are most of, judged sooner.
 //! * [`rules`]: steering rules as they lie in the maps, and how a frame meets them.
 //! * [`verdict`](mod@verdict): who gets a frame: the driver, the kernel, or its sender as an answer.
 #![no_std]
@@ -22,6 +23,7 @@ pub mod generate;
 pub mod maps;
 pub mod near;
 pub mod parse;
+pub mod plain;
 pub mod reader;
 pub mod rules;
 pub mod verdict;

@@ -2,21 +2,31 @@
 //!
 //! Values cross between the kernel and user space as bytes: `repr(C)`, integers only, no padding.
 
-/// The name, in the object, of the XDP program that is attached: default policy and answering.
+use crate::counter::Counter;
+
+/// The name, in the object, of the XDP program that is attached: plain frames where there are no rules.
 pub const PROGRAM: &str = "netdext";
-/// The name of the XDP program that it calls when there are steering rules, and that calls it for a frame that none of
-/// them decides about.
+/// The XDP program of the default policy, for any frame, with answering. It goes on where the others can't.
+pub const POLICY_PROGRAM: &str = "netdext_policy";
+/// The XDP program that asks the steering rules.
 pub const RULES_PROGRAM: &str = "netdext_rules";
-/// Both; one program of both is more than the kernel's verifier is willing to follow.
-pub const PROGRAM_NAMES: [&str; 2] = [PROGRAM, RULES_PROGRAM];
-/// Program array: where each program calls the other.
+/// The XDP program that logs what the others have decided, and carries it out.
+pub const LOG_PROGRAM: &str = "netdext_log";
+/// All of them; the kernel's verifier follows every path through a program, and one of all four would have too many.
+pub const PROGRAM_NAMES: [&str; 4] = [PROGRAM, POLICY_PROGRAM, RULES_PROGRAM, LOG_PROGRAM];
+/// Program array: where the programs call each other.
 pub const PROGRAMS: &str = "PROGRAMS";
-/// The place of [`PROGRAM`] in [`PROGRAMS`].
+/// The place of [`POLICY_PROGRAM`] in [`PROGRAMS`].
 pub const POLICY_PLACE: u32 = 0;
 /// The place of [`RULES_PROGRAM`] in [`PROGRAMS`].
 pub const RULES_PLACE: u32 = 1;
-/// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the one program tells the other.
+/// The place of [`LOG_PROGRAM`] in [`PROGRAMS`].
+pub const LOG_PLACE: u32 = 2;
+/// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the rules tell the policy.
 pub const UNDECIDED: &str = "UNDECIDED";
+/// Per-CPU array of two `u32`: what the other programs tell the one that logs, action and
+/// [`Counter`](crate::Counter).
+pub const LOGGED: &str = "LOGGED";
 /// XSKMAP: rx queue -> AF_XDP socket.
 pub const XSKS: &str = "XSKS";
 /// Array of one [`Config`].
@@ -49,9 +59,10 @@ pub const ANSWER_SOURCES: &str = "ANSWER_SOURCES";
 /// Read-only `u8` set before loading: non-zero compiles the log records of steering decisions in.
 pub const LOG_FRAMES: &str = "LOG_FRAMES";
 /// Every map that the object must have; a loader and the object check go by this list.
-pub const MAP_NAMES: [&str; 16] = [
+pub const MAP_NAMES: [&str; 17] = [
     PROGRAMS,
     UNDECIDED,
+    LOGGED,
     XSKS,
     CONFIG,
     OWNED_V4,
@@ -91,7 +102,8 @@ pub const DEFAULT_PREFIXES: u32 = 1 << 20;
 pub struct Config {
     /// The port's MAC address.
     pub mac: [u8; 6],
-    /// [`Config::STEER_ALL`], [`Config::ANSWER`] and [`Config::PAUSED`] in the low byte; the high byte is [`Config::table`].
+    /// [`Config::STEER_ALL`], [`Config::ANSWER`], [`Config::PAUSED`] and the three of timestamps in the low byte; the high
+    /// byte is [`Config::table`].
     pub flags: u16,
 }
 
@@ -102,6 +114,12 @@ impl Config {
     pub const ANSWER: u16 = 2;
     /// The driver hasn't its frames: rules that ask to answer don't match.
     pub const PAUSED: u16 = 4;
+    /// One frame for the driver in [`SAMPLED`] gets a timestamp.
+    pub const STAMP_SOME: u16 = 8;
+    /// Frames for the driver that are, or may be, echo replies get a timestamp.
+    pub const STAMP_REPLIES: u16 = 16;
+    /// Every frame for the driver gets a timestamp.
+    pub const STAMP_ALL: u16 = 32;
 
     /// The bytes of the map's value.
     #[must_use]
@@ -140,6 +158,17 @@ impl Config {
         self.flags & Self::PAUSED != 0
     }
 
+    /// Whether a frame gets a timestamp that is the driver's for this reason, as the `nth` frame on its CPU. Reading the
+    /// clock is a large part of what a frame costs, so only frames that somebody measures get one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stamps(&self, reason: Counter, nth: u64) -> bool {
+        let flags = self.flags;
+        flags & Self::STAMP_ALL != 0
+            || flags & Self::STAMP_REPLIES != 0 && reason.may_be_echo_reply()
+            || flags & Self::STAMP_SOME != 0 && nth % SAMPLED == 1
+    }
+
     /// Whether [`Config::ANSWER`] is set.
     #[inline(always)]
     #[must_use]
@@ -147,6 +176,9 @@ impl Config {
         self.flags & Self::ANSWER != 0
     }
 }
+
+/// How many frames for the driver there are for each that [`Config::STAMP_SOME`] gives a timestamp; the first has one.
+pub const SAMPLED: u64 = 16;
 
 /// [`RxMeta::magic`] of a written record: "nxrx".
 pub const RX_META_MAGIC: u32 = u32::from_le_bytes(*b"nxrx");

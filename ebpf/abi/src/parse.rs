@@ -34,10 +34,10 @@ const ARP_LEN: usize = 28;
 const ARP_ETHERNET: u16 = 1;
 const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
-const IPV4_LEN: usize = 20;
+pub(crate) const IPV4_LEN: usize = 20;
 /// More-fragments flag and fragment offset (RFC 791).
 pub(crate) const IPV4_FRAGMENT: u16 = 0x3fff;
-const IPV6_LEN: usize = 40;
+pub(crate) const IPV6_LEN: usize = 40;
 /// Fragment offset and more-fragments flag (RFC 8200, 4.5).
 const IPV6_FRAGMENT: u16 = 0xfff9;
 const HOP_BY_HOP: u8 = 0;
@@ -48,7 +48,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 /// which the verifier follows one by one, few.
 const EXTENSIONS: u64 = (1 << HOP_BY_HOP) | (1 << ROUTING) | (1 << FRAGMENT) | (1 << DESTINATION_OPTIONS);
 pub(crate) const ICMP4: u8 = 1;
-const ICMP6: u8 = 58;
+pub(crate) const ICMP6: u8 = 58;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Source and destination port, at the beginning of both TCP and UDP headers.
@@ -56,12 +56,12 @@ const PORTS_LEN: usize = 4;
 pub(crate) const ECHO_LEN: usize = 8;
 /// Neighbour solicitation and advertisement up to the options (RFC 4861, 4.3 and 4.4).
 const NDP_LEN: usize = 24;
-const ECHO4_REPLY: u8 = 0;
-const ECHO4_REQUEST: u8 = 8;
-const ECHO6_REQUEST: u8 = 128;
-const ECHO6_REPLY: u8 = 129;
-const NEIGHBOR_SOLICITATION: u8 = 135;
-const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+pub(crate) const ECHO4_REPLY: u8 = 0;
+pub(crate) const ECHO4_REQUEST: u8 = 8;
+pub(crate) const ECHO6_REQUEST: u8 = 128;
+pub(crate) const ECHO6_REPLY: u8 = 129;
+pub(crate) const NEIGHBOR_SOLICITATION: u8 = 135;
+pub(crate) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 
 /// What a frame is, as far as a driver cares.
 #[repr(u8)]
@@ -220,6 +220,13 @@ impl Parsed {
     }
 }
 
+/// A code or flags of 16 bits, to be compared. What becomes a length or an offset comes by [`Reader::number`].
+#[inline(always)]
+#[expect(clippy::disallowed_methods, reason = "the one place for codes")]
+pub(crate) const fn code(bytes: [u8; 2]) -> u16 {
+    u16::from_be_bytes(bytes)
+}
+
 /// An Ethernet header with its VLAN tags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -290,7 +297,7 @@ pub fn link_header<R: Reader + ?Sized>(frame: &R) -> Result<Link, Malformed> {
     let header: [u8; ETHERNET_LEN] = frame.read(0).ok_or(Malformed::TruncatedEthernet)?;
     let mut link = Link {
         destination: [header[0], header[1], header[2], header[3], header[4], header[5]],
-        ethertype: u16::from_be_bytes([header[12], header[13]]),
+        ethertype: code([header[12], header[13]]),
         vlan_tags: 0,
         vlan: 0,
         len: ETHERNET_LEN,
@@ -299,9 +306,9 @@ pub fn link_header<R: Reader + ?Sized>(frame: &R) -> Result<Link, Malformed> {
         // The tag's own EtherType is behind us: control information, then the next EtherType.
         let tag: [u8; VLAN_TAG_LEN] = frame.read(link.len).ok_or(Malformed::TruncatedVlan)?;
         if link.vlan_tags == 0 {
-            link.vlan = u16::from_be_bytes([tag[0], tag[1]]) & VLAN_NUMBER;
+            link.vlan = code([tag[0], tag[1]]) & VLAN_NUMBER;
         }
-        link.ethertype = u16::from_be_bytes([tag[2], tag[3]]);
+        link.ethertype = code([tag[2], tag[3]]);
         link.vlan_tags += 1;
         link.len += VLAN_TAG_LEN;
     }
@@ -313,15 +320,15 @@ fn arp<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed> 
     let message: [u8; ARP_LEN] = frame.read(link.len).ok_or(Malformed::TruncatedArp)?;
     let mut parsed = link.parsed();
     parsed.l3_end = (link.len + ARP_LEN) as u16;
-    let hardware = u16::from_be_bytes([message[0], message[1]]);
-    let protocol = u16::from_be_bytes([message[2], message[3]]);
+    let hardware = code([message[0], message[1]]);
+    let protocol = code([message[2], message[3]]);
     if hardware != ARP_ETHERNET || protocol != ETHERTYPE_IPV4 {
         return Ok(parsed);
     }
     if message[4] != 6 || message[5] != 4 {
         return Err(Malformed::BadArpLengths);
     }
-    parsed.kind = match u16::from_be_bytes([message[6], message[7]]) {
+    parsed.kind = match code([message[6], message[7]]) {
         ARP_REQUEST => Kind::ArpRequest,
         ARP_REPLY => Kind::ArpReply,
         _ => Kind::Other,
@@ -358,7 +365,7 @@ fn ipv4<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
     if header_len < IPV4_LEN {
         return Err(Malformed::BadIpv4HeaderLength);
     }
-    let total_len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let total_len = frame.number([header[2], header[3]]);
     if total_len < header_len {
         return Err(Malformed::Ipv4LengthTooShort);
     }
@@ -367,7 +374,7 @@ fn ipv4<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
     let mut parsed = link.parsed();
     parsed.l3_end = end as u16;
     parsed.hop_limit = header[8];
-    parsed.fragment = u16::from_be_bytes([header[6], header[7]]) & IPV4_FRAGMENT != 0;
+    parsed.fragment = code([header[6], header[7]]) & IPV4_FRAGMENT != 0;
     parsed.source = Address::V4([header[12], header[13], header[14], header[15]]);
     parsed.destination = Address::V4([header[16], header[17], header[18], header[19]]);
     parsed.protocol = header[9];
@@ -399,7 +406,7 @@ fn ipv6<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
         return Err(Malformed::BadIpv6Version);
     }
     let payload = link.len + IPV6_LEN;
-    let payload_len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+    let payload_len = frame.number([header[4], header[5]]);
     let end = datagram_end(frame, payload, payload_len, Malformed::Ipv6LengthBeyondFrame)?;
 
     let mut parsed = link.parsed();
@@ -428,6 +435,12 @@ const fn ports(protocol: u8, l4: usize, end: usize) -> u16 {
     if (protocol == TCP || protocol == UDP) && l4 + PORTS_LEN <= end { l4 as u16 } else { 0 }
 }
 
+/// Whether a number is that of an extension header that is followed.
+#[inline(always)]
+pub(crate) const fn is_extension(next: u8) -> bool {
+    next <= DESTINATION_OPTIONS && (EXTENSIONS >> next) & 1 != 0
+}
+
 /// Where the extension headers lead.
 struct Chain {
     /// Offset of what comes after them.
@@ -453,7 +466,7 @@ fn extensions<R: Reader + ?Sized>(
     let mut chain =
         Chain { offset: start, last: first, icmp: false, fragment: false, fragment_header: false };
     for _ in 0..=MAX_EXTENSIONS {
-        if next > DESTINATION_OPTIONS || (EXTENSIONS >> next) & 1 == 0 {
+        if !is_extension(next) {
             chain.icmp = next == ICMP6;
             return Ok(chain);
         }
@@ -470,7 +483,7 @@ fn extensions<R: Reader + ?Sized>(
             }
             len = 8;
             chain.fragment_header = true;
-            if u16::from_be_bytes([head[2], head[3]]) & IPV6_FRAGMENT != 0 {
+            if code([head[2], head[3]]) & IPV6_FRAGMENT != 0 {
                 chain.fragment = true;
                 // Every piece names what the whole begins with.
                 chain.last = head[0];

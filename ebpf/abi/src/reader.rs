@@ -19,6 +19,15 @@ pub trait Reader {
         Some(bytes.as_chunks().0.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
     }
 
+    /// A 16-bit number of the frame, which is big-endian there. Every one that becomes a length or an offset comes by here:
+    /// before Linux 6.18 the verifier forgets what it knows of a number whose bytes are swapped, and lets only a bounded
+    /// one be added to a packet pointer.
+    #[inline(always)]
+    #[expect(clippy::disallowed_methods, reason = "the one place for lengths")]
+    fn number(&self, bytes: [u8; 2]) -> usize {
+        usize::from(u16::from_be_bytes(bytes))
+    }
+
     /// The same number, which must be below [`OFFSET_BOUND`](crate::checksum::OFFSET_BOUND). In the kernel, compiler and verifier don't see where it comes from,
     /// and the verifier sees its bound.
     #[inline(always)]
@@ -75,6 +84,11 @@ impl<R: Reader + ?Sized> Reader for &R {
     #[inline(always)]
     fn sum<const N: usize>(&self, offset: usize) -> Option<u64> {
         (**self).sum::<N>(offset)
+    }
+
+    #[inline(always)]
+    fn number(&self, bytes: [u8; 2]) -> usize {
+        (**self).number(bytes)
     }
 
     #[inline(always)]

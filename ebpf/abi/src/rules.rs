@@ -15,7 +15,7 @@
 //! before. So every frame sees the rules as they were at one moment.
 
 use crate::{
-    parse::{Address, Link, Malformed, Parsed, link_header, parse_behind},
+    parse::{Address, Link, Malformed, Parsed, code, link_header, parse_behind},
     reader::Reader,
 };
 
@@ -202,11 +202,11 @@ impl Key {
             [key.words[1], key.words[2]] = Self::address_words(parsed.destination);
             [key.words[3], key.words[4]] = Self::address_words(parsed.source);
             if parsed.ports != 0
-                && let Some([a, b, c, d]) = frame.read(parsed.ports as usize)
+                && let Some([a, b, c, d]) = frame.read(frame.bounded(usize::from(parsed.ports)))
             {
                 marks |= Self::PORTS;
-                key.source_port = u16::from_be_bytes([a, b]);
-                key.destination_port = u16::from_be_bytes([c, d]);
+                key.source_port = code([a, b]);
+                key.destination_port = code([c, d]);
             }
         }
         key.words[0] = Self::first_word(ethertype, vlan, protocol, marks);

@@ -15,10 +15,11 @@
 //! which its own stack drops properly.
 
 use crate::{
-    answer::{Reply, quick_reply, reply},
+    answer::{Reply, reply},
     counter::Counter,
     maps::{Config, OWNED},
     parse::{Address, Kind, Malformed, Parsed, parse},
+    plain::plain,
     reader::Reader,
     rules::{ACTION_ANSWER, ACTION_DRIVER, ACTION_DROP, Table, Tries, Winner, Winners, decide},
 };
@@ -67,10 +68,9 @@ pub trait PortView {
 pub fn verdict<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> Decision {
     match by_rules(frame, port) {
         First::Decided(decision) => decision,
-        First::Undecided(undecided) => match undecided.quick(frame, port) {
-            Some(reply) => Decision { action: Verdict::Answer(reply), reason: reply.answered() },
-            None => undecided.judge(frame, port),
-        },
+        First::Undecided(undecided) => {
+            undecided.plain(frame, port).unwrap_or_else(|| undecided.judge(frame, port))
+        }
     }
 }
 
@@ -96,15 +96,27 @@ pub struct Undecided {
     otherwise: Winner,
 }
 
-/// What can be said without a look at the frame: that there are no rules, or that everything is the driver's. `None` when
-/// the rules have to be asked.
+/// What can be said without a look at the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtOnce {
+    /// There are no rules: the default policy says it, by this configuration.
+    Policy(Config),
+    /// Everything is the driver's.
+    Decided(Decision),
+    /// The rules have to be asked.
+    Rules,
+}
+
+/// What can be said without a look at the frame.
 #[inline(always)]
-pub fn at_once<P: PortView + ?Sized>(port: &P) -> Option<First> {
+pub fn at_once<P: PortView + ?Sized>(port: &P) -> AtOnce {
     let config = port.config();
     match port.rules(config.table()) {
-        None => Some(without_rules(config)),
-        Some((table, _)) if config.steers_all() => Some(everything(port, config, table)),
-        Some(_) => None,
+        None => AtOnce::Policy(config.with_table(0)),
+        Some((table, _)) if config.steers_all() && !config.answers() => {
+            AtOnce::Decided(by_rule(port, &config, &table.entries[0].rule))
+        }
+        Some(_) => AtOnce::Rules,
     }
 }
 
@@ -112,7 +124,9 @@ pub fn at_once<P: PortView + ?Sized>(port: &P) -> Option<First> {
 #[inline(always)]
 pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -> First {
     let mut config = port.config();
-    let Some((table, tries)) = port.rules(config.table()) else { return without_rules(config) };
+    let Some((table, tries)) = port.rules(config.table()) else {
+        return First::Undecided(Undecided::without_rules(config));
+    };
     if config.steers_all() {
         return everything(port, config, table);
     }
@@ -124,12 +138,6 @@ pub fn by_rules<R: Reader + ?Sized, P: PortView + ?Sized>(frame: &R, port: &P) -
     if unanswering.is_some() {
         return First::Decided(by_rule(port, &config, &unanswering));
     }
-    First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
-}
-
-#[inline(always)]
-const fn without_rules(config: Config) -> First {
-    let config = config.with_table(0);
     First::Undecided(Undecided { config, answering: Winner::NONE, otherwise: Winner::NONE })
 }
 
@@ -145,16 +153,10 @@ fn everything<P: PortView + ?Sized>(port: &P, config: Config, table: &Table) -> 
 }
 
 impl Undecided {
-    /// The answer to the request that there are most of, if it is one and is to be answered: what [`judge`](Self::judge)
-    /// would say, sooner.
+    /// The verdict on a [plain](plain()) frame: what [`judge`](Self::judge) would say, sooner. `None` for any other frame.
     #[inline(always)]
-    pub fn quick<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Option<Reply> {
-        if !self.config.answers() {
-            return None;
-        }
-        let reply = quick_reply(frame, port, self.config.mac)?;
-        port.hit(self.answering.slot);
-        Some(reply)
+    pub fn plain<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Option<Decision> {
+        plain(frame, port, &self.config).map(|decision| self.weigh(decision, port))
     }
 
     /// Whether it comes from the rules, and nobody has taken it yet.
@@ -162,6 +164,13 @@ impl Undecided {
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         self.config.table() != 0
+    }
+
+    /// A frame that no rule has been asked about: there are none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_rules(config: Config) -> Self {
+        Self { config: config.with_table(0), answering: Winner::NONE, otherwise: Winner::NONE }
     }
 
     /// From now on it isn't [waiting](Self::is_waiting).
@@ -174,7 +183,12 @@ impl Undecided {
     /// rules it out; one more, at the source, for a request that is answered.
     #[inline(always)]
     pub fn judge<R: Reader + ?Sized, P: PortView + ?Sized>(&self, frame: &R, port: &P) -> Decision {
-        let decision = judge(frame, port, &self.config);
+        self.weigh(judge(frame, port, &self.config), port)
+    }
+
+    /// What the default policy says, or the rule if there is one and the frame isn't answered.
+    #[inline(always)]
+    fn weigh<P: PortView + ?Sized>(&self, decision: Decision, port: &P) -> Decision {
         if matches!(decision.action, Verdict::Answer(_)) {
             port.hit(self.answering.slot);
             return decision;
@@ -278,15 +292,21 @@ fn meant_for_driver<R: Reader + ?Sized, P: PortView + ?Sized>(
 fn use_of_destination<P: PortView + ?Sized>(parsed: &Parsed, port: &P) -> u32 {
     let v6 = |address| if port.owns_v6(address) { OWNED } else { 0 };
     match parsed.destination {
-        // Multicast, reserved and limited broadcast are never owned (RFC 1112, RFC 1122).
-        Address::V4(address) if address[0] < 224 => port.v4(address),
+        Address::V4(address) => v4_use(address, port),
         Address::V6(destination) if matches!(parsed.kind, Kind::NeighborSolicitation) => {
             let target = parsed.target;
             if destination == target || destination == solicited_node(target) { v6(target) } else { 0 }
         }
         Address::V6(destination) if destination[0] != 0xff => v6(destination),
-        Address::V4(_) | Address::V6(_) | Address::None => 0,
+        Address::V6(_) | Address::None => 0,
     }
+}
+
+/// What the port knows of the IPv4 address that a frame is for. Multicast, reserved and limited broadcast are never owned
+/// (RFC 1112, RFC 1122).
+#[inline(always)]
+pub(crate) fn v4_use<P: PortView + ?Sized>(address: [u8; 4], port: &P) -> u32 {
+    if address[0] < 224 { port.v4(address) } else { 0 }
 }
 
 /// The solicited-node multicast address of `address` (RFC 4291, 2.7.1).

@@ -13,7 +13,7 @@ use crate::frame::Frame;
 #[map]
 static ANSWER_INTERVAL: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
-static ANSWER_SOURCES: LruHashMap<[u32; 4], u64> = LruHashMap::with_max_entries(LIMITED_SOURCES, 0);
+static ANSWER_SOURCES: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(LIMITED_SOURCES, 0);
 
 /// What became of a request.
 pub enum Outcome {

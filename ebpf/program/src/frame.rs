@@ -95,6 +95,16 @@ impl Reader for Frame {
     }
 
     #[inline(always)]
+    #[expect(clippy::disallowed_methods, reason = "the one place for lengths in the kernel")]
+    fn number(&self, bytes: [u8; 2]) -> usize {
+        let mut number = usize::from(u16::from_be_bytes(bytes));
+        // The compiler would leave out a plain `&`, which changes nothing.
+        // SAFETY: a register is changed, and then is what it was.
+        unsafe { asm!("{0} &= 0xffff", inout(reg) number, options(pure, nomem, nostack, preserves_flags)) };
+        number
+    }
+
+    #[inline(always)]
     fn bounded(&self, mut number: usize) -> usize {
         // SAFETY: a register is changed.
         unsafe {

@@ -16,6 +16,7 @@ use std::{
 
 use aya::programs::loaded_programs;
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
+use netdext::driver::RxTimestamps;
 use netdext::link::{
     program::{ProgramConfig, SteeringProgram},
     steering::ProgramCounters,
@@ -57,6 +58,8 @@ fn config() -> ProgramConfig {
         rules: Vec::new(),
         answer: false,
         answer_limit: None,
+        timestamps: RxTimestamps::All,
+        latency: true,
         queues: 2,
     }
 }

@@ -9,6 +9,7 @@
 //! none is left, a frame is not captured but counted, and the count stands in the file.
 
 mod filter;
+mod open;
 mod pcapng;
 mod sink;
 mod tap;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::filter::{BadFilter, Filter};
+pub(crate) use self::open::OpenCaptures;
 pub use self::sink::CaptureSink;
 pub(crate) use self::tap::Tap;
 pub use self::tap::TapPair;
@@ -89,6 +91,7 @@ pub(crate) fn start(
     queues: impl Iterator<Item = u32>,
     config: &CaptureConfig,
     sink: CaptureSink,
+    captures: &Arc<OpenCaptures>,
 ) -> Result<(Capture, Vec<(u32, TapPair)>), CaptureError> {
     let CaptureConfig { filter, snaplen, ring_size } = config;
     if !(1..=MAX_RING_SIZE).contains(ring_size) {
@@ -103,7 +106,7 @@ pub(crate) fn start(
         pairs.push((queue, pair));
         sources.extend(both);
     }
-    let capture = Writer::spawn(iface, &filter, snaplen, sources, counts, sink)?;
+    let capture = Writer::spawn(iface, &filter, snaplen, sources, counts, sink, captures.open())?;
     Ok((capture, pairs))
 }
 

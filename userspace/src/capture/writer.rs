@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::open::OpenCapture;
 use super::pcapng::{self, Statistics};
 use super::sink::Written;
 use super::tap::{Counts, Record, Source};
@@ -135,6 +136,7 @@ pub(super) struct Writer {
     /// Frames taken from the rings and not yet written, in the order of their time.
     taken: Vec<Record>,
     chunk: Vec<u8>,
+    _open: OpenCapture,
 }
 
 impl Writer {
@@ -145,6 +147,7 @@ impl Writer {
         sources: Vec<Source>,
         counts: Arc<Counts>,
         sink: CaptureSink,
+        open: OpenCapture,
     ) -> Result<Capture, CaptureError> {
         sink.begin()?;
         let clock = WallClock::now();
@@ -166,6 +169,7 @@ impl Writer {
             statistics_due: Instant::now() + STATISTICS_INTERVAL,
             dropped_said: 0,
             chunk: Vec::with_capacity(CHUNK * 2),
+            _open: open,
         };
         let (end, ended) = channel();
         let body = move || {

@@ -109,7 +109,7 @@ fn rule_failed(error: ProgramError) -> ErrorObject {
 }
 
 fn capture(
-    supervisor: &Supervisor,
+    supervisor: &mut Supervisor,
     filter: Option<String>,
     snaplen: Option<u32>,
     ring_size: Option<u32>,

@@ -97,9 +97,11 @@ impl StageLatency {
         for place in (first..batch.len()).step_by(stride) {
             let Some(packet) = batch.get_mut(place) else { break };
             packet.mark_received(now, stride as u16);
-            if let Some(seen) = packet.rx_timestamp_ns() {
-                let time = now.as_nanos().saturating_sub(seen);
-                self.histograms.xdp_to_user.saturating_record_n(time, stride as u64);
+        }
+        // The XDP program has chosen these already.
+        for place in 0..batch.len() {
+            if let Some(seen) = batch.get_mut(place).and_then(|packet| packet.rx_timestamp_ns()) {
+                self.histograms.xdp_to_user.saturating_record(now.as_nanos().saturating_sub(seen));
             }
         }
     }

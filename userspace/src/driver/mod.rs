@@ -165,8 +165,27 @@ pub trait DriverFactory: Send + Sync {
     /// The name that `--driver` takes.
     fn name(&self) -> &'static str;
 
+    /// Which received packets have to have a timestamp ([`Packet::rx_timestamp_ns`](crate::packet::Packet::rx_timestamp_ns)).
+    fn rx_timestamps(&self) -> RxTimestamps {
+        RxTimestamps::Some
+    }
+
     /// The instance for one queue.
     fn build(&self, queue: u32) -> Box<dyn Driver>;
+}
+
+/// Which received packets have a timestamp of the XDP program. Reading the clock is the larger part of what the program
+/// costs a frame, so it is read only where somebody measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum RxTimestamps {
+    /// Those that the latency of the stages is measured by: one in 16 for each reason to redirect a frame.
+    #[default]
+    Some,
+    /// All echo replies as well, and, because they can be some, all packets that a steering rule brings.
+    EchoReplies,
+    /// Every one.
+    All,
 }
 
 /// What a driver counted.

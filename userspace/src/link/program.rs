@@ -21,8 +21,8 @@ use aya_log::EbpfLogger;
 use netdext_abi::{
     Config, RX_META_LEN,
     maps::{
-        DEFAULT_ADDRESSES, LOG_FRAMES, OWNED_V4, OWNED_V6, POLICY_PLACE, PROGRAM, PROGRAM_NAMES, RULES_PLACE,
-        RULES_PROGRAM, XSKS,
+        DEFAULT_ADDRESSES, LOG_FRAMES, LOG_PLACE, LOG_PROGRAM, OWNED_V4, OWNED_V6, POLICY_PLACE,
+        POLICY_PROGRAM, PROGRAM, PROGRAM_NAMES, RULES_PLACE, RULES_PROGRAM, XSKS,
     },
 };
 use rustix::io::Errno;
@@ -35,6 +35,7 @@ use super::{
     spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
 };
+use crate::driver::RxTimestamps;
 use crate::steer::{Rule, RuleId, RuleTable};
 
 /// The built XDP object, as `cargo xtask build-ebpf` writes it.
@@ -73,6 +74,10 @@ pub struct ProgramConfig {
     pub answer: bool,
     /// Answers without the driver that each source gets a second; see [`SteeringMaps::set_answer_limit`].
     pub answer_limit: Option<NonZeroU32>,
+    /// Which frames for the driver get a timestamp.
+    pub timestamps: RxTimestamps,
+    /// Whether the latency of the stages is measured.
+    pub latency: bool,
     /// Rx queues that can have a socket.
     pub queues: u32,
 }
@@ -148,6 +153,7 @@ impl SteeringProgram {
         let mut maps = SteeringMaps::take(&mut ebpf)?;
         let answer = if config.answer { Config::ANSWER } else { 0 };
         maps.set_config(Config { mac: config.mac, flags: answer })?;
+        maps.set_timestamps(config.timestamps, config.latency)?;
         maps.set_answer_limit(config.answer_limit)?;
         for address in &config.addresses {
             maps.add_address(*address)?;
@@ -155,7 +161,7 @@ impl SteeringProgram {
         for address in &config.broadcasts {
             maps.set_broadcast(*address, true)?;
         }
-        let program_id = load_one(&mut ebpf, &mut maps, PROGRAM, POLICY_PLACE)?;
+        let program_id = load_attached(&mut ebpf, &mut maps, config.log_frames)?;
         let rules = RuleTable::default();
         let mut program = Self { attachment: None, maps, rules, ebpf, program_id, logs: config.log_frames };
         program.add_rules(&config.rules)?;
@@ -184,7 +190,7 @@ impl SteeringProgram {
         if !self.rules.is_empty() {
             self.load_rules_program()?;
         }
-        let program_id = load_one(&mut self.ebpf, &mut self.maps, PROGRAM, POLICY_PLACE)?;
+        let program_id = load_attached(&mut self.ebpf, &mut self.maps, self.logs)?;
         let xdp = xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?;
         if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
             let held = swap(xdp, held).map_err(ProgramError::Reload)?;
@@ -198,7 +204,7 @@ impl SteeringProgram {
     /// rules is spared.
     fn load_rules_program(&mut self) -> Result<(), ProgramError> {
         if xdp_mut(&mut self.ebpf, RULES_PROGRAM).map_err(load_error)?.fd().is_err() {
-            load_one(&mut self.ebpf, &mut self.maps, RULES_PROGRAM, RULES_PLACE)?;
+            load_called(&mut self.ebpf, &mut self.maps, RULES_PROGRAM, RULES_PLACE)?;
         }
         Ok(())
     }
@@ -494,12 +500,23 @@ pub(super) fn loader<'a>() -> EbpfLoader<'a> {
 }
 
 /// Loads one of the programs, which is called from now on at its place, also by one loaded before, which goes on with the
-/// same maps. Returns its number.
-fn load_one(ebpf: &mut Ebpf, maps: &mut SteeringMaps, name: &str, place: u32) -> Result<u32, ProgramError> {
+/// same maps.
+fn load_called(ebpf: &mut Ebpf, maps: &mut SteeringMaps, name: &str, place: u32) -> Result<(), ProgramError> {
     let loaded = |error: aya::programs::ProgramError| load_error(error.into());
     let xdp = xdp_mut(ebpf, name).map_err(load_error)?;
     xdp.load().map_err(loaded)?;
-    maps.set_program(place, xdp.fd().map_err(loaded)?)?;
+    Ok(maps.set_program(place, xdp.fd().map_err(loaded)?)?)
+}
+
+/// Loads the program that is attached, after those that it can't do without. Returns its number.
+fn load_attached(ebpf: &mut Ebpf, maps: &mut SteeringMaps, logs: bool) -> Result<u32, ProgramError> {
+    load_called(ebpf, maps, POLICY_PROGRAM, POLICY_PLACE)?;
+    if logs {
+        load_called(ebpf, maps, LOG_PROGRAM, LOG_PLACE)?;
+    }
+    let loaded = |error: aya::programs::ProgramError| load_error(error.into());
+    let xdp = xdp_mut(ebpf, PROGRAM).map_err(load_error)?;
+    xdp.load().map_err(loaded)?;
     Ok(xdp.info().map_err(loaded)?.id())
 }
 

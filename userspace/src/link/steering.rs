@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use super::near::NearV4;
 use super::rules::RuleMaps;
+use crate::driver::RxTimestamps;
 
 /// Why a map of the program can't be read or changed.
 #[derive(Debug, Error)]
@@ -154,6 +155,23 @@ impl SteeringMaps {
         let Config { mac, flags } = self.current;
         let flags = if on { flags | Config::PAUSED } else { flags & !Config::PAUSED };
         self.set_config(Config { mac, flags })
+    }
+
+    /// From now on these frames for the driver get a timestamp. `latency` is whether the latency of the stages is measured.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::Map`].
+    pub fn set_timestamps(&mut self, timestamps: RxTimestamps, latency: bool) -> Result<(), SteeringError> {
+        let some = if latency { Config::STAMP_SOME } else { 0 };
+        let stamps = match timestamps {
+            RxTimestamps::Some => some,
+            RxTimestamps::EchoReplies => some | Config::STAMP_REPLIES,
+            RxTimestamps::All => Config::STAMP_ALL,
+        };
+        let Config { mac, flags } = self.current;
+        let all = Config::STAMP_SOME | Config::STAMP_REPLIES | Config::STAMP_ALL;
+        self.set_config(Config { mac, flags: flags & !all | stamps })
     }
 
     /// From now on each source gets at most so many answers a second without the driver, and as many at once; what it asks

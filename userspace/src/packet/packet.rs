@@ -193,7 +193,8 @@ impl Packet {
         &self.data()[self.link_header_len.into()..]
     }
 
-    /// When the XDP program saw the frame: ns of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), where the device
+    /// When the XDP program saw the frame: ns of CLOCK_MONOTONIC (`bpf_ktime_get_ns`), where it was asked to take the time
+    /// ([`RxTimestamps`](crate::driver::RxTimestamps)) and the device
     /// let it say so.
     pub fn rx_timestamp_ns(&self) -> Option<u64> {
         (self.rx_timestamp_ns != 0).then_some(self.rx_timestamp_ns)

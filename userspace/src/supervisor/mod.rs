@@ -20,6 +20,7 @@ mod switch;
 mod workers;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -31,7 +32,9 @@ pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
 pub use self::workers::CommandError;
+use crate::capture::OpenCaptures;
 use crate::dispatch::{WorkerEvent, WorkerHandle, WorkerReport};
+use crate::driver::RxTimestamps;
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
 use crate::link::tuning::Tuned;
@@ -68,6 +71,9 @@ pub struct Supervisor {
     failed: Option<(u32, tokio::time::Instant)>,
     // Whether the workers are still to be told of `switches.link_up`.
     link_changed: bool,
+    // Which frames have a timestamp while nothing is captured, and whether stages are measured.
+    timestamps: (RxTimestamps, bool),
+    captures: Arc<OpenCaptures>,
     // Of each queue, for the XSKMAP.
     sockets: Vec<(u32, OwnedFd)>,
     // Whether the sockets are in the XSKMAP.
@@ -125,6 +131,7 @@ impl Supervisor {
                     self.reports.push((queue, report));
                     self.failed.get_or_insert_with(|| (queue, tokio::time::Instant::now()));
                 },
+                () = self.captures.changed() => self.set_timestamps(),
                 () = tokio::time::sleep_until(self.flush_log_at), if self.frame_log.is_some() => self.flush_log(),
             }
         }

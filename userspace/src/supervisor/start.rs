@@ -40,6 +40,8 @@ impl Supervisor {
             // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
             answer: false,
             answer_limit: config.answer_limit,
+            timestamps: config.driver.rx_timestamps(),
+            latency: config.latency,
             queues,
         })?;
         // As above, for rules that answer.
@@ -66,6 +68,8 @@ impl Supervisor {
             failed: None,
             link_changed: false,
             started: Instant::now(),
+            timestamps: (config.driver.rx_timestamps(), config.latency),
+            captures: Arc::default(),
             sockets: Vec::new(),
             claimed: false,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },

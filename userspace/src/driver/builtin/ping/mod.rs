@@ -32,7 +32,7 @@ use self::receive::Receiver;
 use self::state::State;
 use crate::dispatch::{Fired, TimerId};
 use crate::driver::builtin::neighbors::send_solicit;
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps};
 use crate::packet::PacketBatch;
 use crate::proto::Local;
 
@@ -168,6 +168,11 @@ impl PingFactory {
 impl DriverFactory for PingFactory {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    // The time of a reply is that of the XDP program.
+    fn rx_timestamps(&self) -> RxTimestamps {
+        RxTimestamps::EchoReplies
     }
 
     fn build(&self, _queue: u32) -> Box<dyn Driver> {

@@ -43,7 +43,7 @@ use self::shared::{Access, Shared};
 use crate::dispatch::Fired;
 use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors};
 use crate::driver::{
-    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, InjectCommand, TargetStats,
+    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, InjectCommand, RxTimestamps, TargetStats,
 };
 use crate::packet::PacketBatch;
 use crate::proto::Local;
@@ -88,6 +88,11 @@ impl SampleFactory {
 impl DriverFactory for SampleFactory {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    // The time of a reply is that of the XDP program.
+    fn rx_timestamps(&self) -> RxTimestamps {
+        RxTimestamps::EchoReplies
     }
 
     fn build(&self, _queue: u32) -> Box<dyn Driver> {

@@ -1,0 +1,159 @@
+//! The frames that there are most of, judged sooner.
+//!
+//! A plain frame is Ethernet without VLAN tags, then IPv4 without options or IPv6 without extension headers, as far as its
+//! lengths are in order. [`plain`] says of it what [`Undecided::judge`](crate::verdict::Undecided::judge) would, by a few
+//! loads from fixed offsets, and leaves every other frame, ARP and neighbour discovery among them, to that.
+//!
+//! ```text
+//!  0          6        12     14                      34 (IPv4)      54 (IPv6)
+//!  | to        | from   | type | IP header             | ICMP          | ICMPv6
+//! ```
+
+use crate::{
+    answer::echo4_reply,
+    counter::Counter,
+    maps::{Config, OWNED},
+    parse::{
+        ECHO_LEN, ECHO4_REPLY, ECHO4_REQUEST, ECHO6_REPLY, ECHO6_REQUEST, ETHERNET_LEN, ICMP4, ICMP6,
+        IPV4_FRAGMENT, IPV4_LEN, IPV6_LEN, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, code, is_extension,
+    },
+    reader::Reader,
+    verdict::{Decision, PortView, Verdict, v4_use},
+};
+
+/// Bytes that every plain frame has: Ethernet, IPv4, type, code and checksum of ICMP. Shorter ones aren't judged here; no
+/// Ethernet device sends them.
+pub(crate) const HEAD_LEN: usize = ETHERNET_LEN + IPV4_LEN + 4;
+/// Version 4, and a header of five words.
+pub(crate) const IPV4_NO_OPTIONS: u8 = 0x45;
+pub(crate) const ETHERTYPE_IPV4: [u8; 2] = crate::parse::ETHERTYPE_IPV4.to_be_bytes();
+pub(crate) const ETHERTYPE_IPV6: [u8; 2] = crate::parse::ETHERTYPE_IPV6.to_be_bytes();
+/// Where the ICMP message begins.
+const ICMP4_AT: usize = ETHERNET_LEN + IPV4_LEN;
+const ICMP6_AT: usize = ETHERNET_LEN + IPV6_LEN;
+
+/// The verdict on a plain frame where there is no rule to ask; `None` for a frame that isn't plain.
+#[inline(always)]
+pub fn plain<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    config: &Config,
+) -> Option<Decision> {
+    let head: [u8; HEAD_LEN] = frame.read(0)?;
+    let [a, b, c, d, e, f, ..] = head;
+    let ours = [a, b, c, d, e, f] == config.mac;
+    if !ours && a & 1 == 0 {
+        return kernel(Counter::KernelForeignMac);
+    }
+    match [head[12], head[13]] {
+        ETHERTYPE_IPV4 => v4(frame, port, config, &head, ours),
+        ETHERTYPE_IPV6 => v6(frame, port, config, &head, ours),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+const fn kernel(reason: Counter) -> Option<Decision> {
+    Some(Decision { action: Verdict::Kernel, reason })
+}
+
+#[inline(always)]
+const fn driver(reason: Counter) -> Option<Decision> {
+    Some(Decision { action: Verdict::Driver, reason })
+}
+
+/// The end of a datagram of `len` bytes at `start`, if the frame has all of it.
+#[inline(always)]
+pub(crate) fn end_of<R: Reader + ?Sized>(frame: &R, start: usize, len: usize) -> Option<usize> {
+    let end = start + len;
+    (frame.contains(end) && end <= usize::from(u16::MAX)).then_some(end)
+}
+
+#[inline(always)]
+fn v4<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    config: &Config,
+    head: &[u8; HEAD_LEN],
+    ours: bool,
+) -> Option<Decision> {
+    if head[14] != IPV4_NO_OPTIONS {
+        return None;
+    }
+    let len = frame.number([head[16], head[17]]);
+    let end = end_of(frame, ETHERNET_LEN, len)?;
+    if len < IPV4_LEN {
+        return None;
+    }
+    if code([head[20], head[21]]) & IPV4_FRAGMENT != 0 {
+        return kernel(Counter::KernelFragment);
+    }
+    if head[23] != ICMP4 {
+        return kernel(Counter::KernelOther);
+    }
+    if len < IPV4_LEN + ECHO_LEN {
+        return None;
+    }
+    let reason = match head[ICMP4_AT] {
+        ECHO4_REQUEST => Counter::DriverEcho4Request,
+        ECHO4_REPLY => Counter::DriverEcho4Reply,
+        _ => return kernel(Counter::KernelOther),
+    };
+    if !ours {
+        return kernel(Counter::KernelGroupMac);
+    }
+    let uses = v4_use([head[30], head[31], head[32], head[33]], port);
+    if uses & OWNED == 0 {
+        return kernel(Counter::KernelNotOwned);
+    }
+    // An address that is also a broadcast address is answered for by the driver, which tells the two apart.
+    if config.answers()
+        && matches!(reason, Counter::DriverEcho4Request)
+        && uses == OWNED
+        && let Some(reply) = echo4_reply(frame, port, head, end)
+    {
+        return Some(Decision { action: Verdict::Answer(reply), reason: reply.answered() });
+    }
+    driver(reason)
+}
+
+#[inline(always)]
+fn v6<R: Reader + ?Sized, P: PortView + ?Sized>(
+    frame: &R,
+    port: &P,
+    config: &Config,
+    head: &[u8; HEAD_LEN],
+    ours: bool,
+) -> Option<Decision> {
+    if head[14] >> 4 != 6 {
+        return None;
+    }
+    let len = frame.number([head[18], head[19]]);
+    end_of(frame, ICMP6_AT, len)?;
+    let next = head[20];
+    if next != ICMP6 {
+        return if is_extension(next) { None } else { kernel(Counter::KernelOther) };
+    }
+    if len < ECHO_LEN {
+        return None;
+    }
+    let [kind] = frame.read(ICMP6_AT)?;
+    let reason = match kind {
+        ECHO6_REQUEST => Counter::DriverEcho6Request,
+        ECHO6_REPLY => Counter::DriverEcho6Reply,
+        NEIGHBOR_SOLICITATION | NEIGHBOR_ADVERTISEMENT => return None,
+        _ => return kernel(Counter::KernelOther),
+    };
+    if !ours {
+        return kernel(Counter::KernelGroupMac);
+    }
+    // To be answered, or not: that takes the whole of it.
+    if config.answers() && matches!(reason, Counter::DriverEcho6Request) {
+        return None;
+    }
+    let destination: [u8; 16] = frame.read(ETHERNET_LEN + 24)?;
+    if destination[0] == 0xff || !port.owns_v6(destination) {
+        return kernel(Counter::KernelNotOwned);
+    }
+    driver(reason)
+}
