@@ -12,8 +12,10 @@ pub const REFLECT: &str = "reflect";
 pub const ECHO: &str = "echo";
 /// The program that passes every frame to the kernel.
 pub const PASS: &str = "pass";
+/// The program that redirects every frame to the socket of its queue.
+pub const REDIRECT: &str = "redirect";
 /// Every program of the object.
-pub const PROGRAM_NAMES: [&str; 6] = [GENERATE, REPLIES, DISCARD, REFLECT, ECHO, PASS];
+pub const PROGRAM_NAMES: [&str; 7] = [GENERATE, REPLIES, DISCARD, REFLECT, ECHO, REDIRECT, PASS];
 
 /// Array of one [`Template`].
 pub const TEMPLATE: &str = "TEMPLATE";
@@ -21,8 +23,10 @@ pub const TEMPLATE: &str = "TEMPLATE";
 pub const NEXT: &str = "NEXT";
 /// Per-CPU array of [`Tally`], indexed by [`Tallied`].
 pub const TALLIES: &str = "TALLIES";
+/// XSKMAP with room for the socket of queue 0.
+pub const SOCKETS: &str = "SOCKETS";
 /// Every map of the object.
-pub const MAP_NAMES: [&str; 3] = [TEMPLATE, NEXT, TALLIES];
+pub const MAP_NAMES: [&str; 4] = [TEMPLATE, NEXT, TALLIES, SOCKETS];
 
 /// Ethernet, IPv6, UDP or ICMP, and the stamp: the most that differs from one configuration to another.
 pub const TEMPLATE_LEN: usize = 80;

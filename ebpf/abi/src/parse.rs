@@ -55,7 +55,7 @@ const UDP: u8 = 17;
 const PORTS_LEN: usize = 4;
 pub(crate) const ECHO_LEN: usize = 8;
 /// Neighbour solicitation and advertisement up to the options (RFC 4861, 4.3 and 4.4).
-const NDP_LEN: usize = 24;
+pub(crate) const NDP_LEN: usize = 24;
 pub(crate) const ECHO4_REPLY: u8 = 0;
 pub(crate) const ECHO4_REQUEST: u8 = 8;
 pub(crate) const ECHO6_REQUEST: u8 = 128;
@@ -431,7 +431,7 @@ fn ipv6<R: Reader + ?Sized>(frame: &R, link: &Link) -> Result<Parsed, Malformed>
 
 /// [`Parsed::ports`] of a datagram that isn't a fragment.
 #[inline(always)]
-const fn ports(protocol: u8, l4: usize, end: usize) -> u16 {
+pub(crate) const fn ports(protocol: u8, l4: usize, end: usize) -> u16 {
     if (protocol == TCP || protocol == UDP) && l4 + PORTS_LEN <= end { l4 as u16 } else { 0 }
 }
 

@@ -15,9 +15,11 @@ use crate::{
     maps::{Config, OWNED},
     parse::{
         ECHO_LEN, ECHO4_REPLY, ECHO4_REQUEST, ECHO6_REPLY, ECHO6_REQUEST, ETHERNET_LEN, ICMP4, ICMP6,
-        IPV4_FRAGMENT, IPV4_LEN, IPV6_LEN, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, code, is_extension,
+        IPV4_FRAGMENT, IPV4_LEN, IPV6_LEN, NDP_LEN, NEIGHBOR_ADVERTISEMENT, NEIGHBOR_SOLICITATION, code,
+        is_extension, ports,
     },
     reader::Reader,
+    rules::{KEY_WORDS, Key, VLAN_NONE},
     verdict::{Decision, PortView, Verdict, v4_use},
 };
 
@@ -156,4 +158,67 @@ fn v6<R: Reader + ?Sized, P: PortView + ?Sized>(
         return kernel(Counter::KernelNotOwned);
     }
     driver(reason)
+}
+
+/// What rules look at in a plain frame: the same as [`Key::whole`], sooner. `None` for a frame that isn't plain.
+#[inline(always)]
+pub fn plain_key<R: Reader + ?Sized>(frame: &R) -> Option<Key> {
+    let head: [u8; HEAD_LEN] = frame.read(0)?;
+    match [head[12], head[13]] {
+        ETHERTYPE_IPV4 => v4_key(frame, &head),
+        ETHERTYPE_IPV6 => v6_key(frame, &head),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn v4_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
+    if head[14] != IPV4_NO_OPTIONS {
+        return None;
+    }
+    let len = frame.number([head[16], head[17]]);
+    let end = end_of(frame, ETHERNET_LEN, len)?;
+    if len < IPV4_LEN {
+        return None;
+    }
+    let protocol = head[23];
+    let fragment = code([head[20], head[21]]) & IPV4_FRAGMENT != 0;
+    if !fragment && protocol == ICMP4 && len < IPV4_LEN + ECHO_LEN {
+        return None;
+    }
+    let source = u64::from_ne_bytes([head[26], head[27], head[28], head[29], 0, 0, 0, 0]);
+    let destination = u64::from_ne_bytes([head[30], head[31], head[32], head[33], 0, 0, 0, 0]);
+    let at = if fragment { 0 } else { ports(protocol, ICMP4_AT, end) };
+    let ports = if at == 0 { None } else { Some([head[34], head[35], head[36], head[37]]) };
+    Some(key(crate::parse::ETHERTYPE_IPV4, Key::V4, protocol, [destination, 0, source, 0], ports))
+}
+
+#[inline(always)]
+fn v6_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
+    if head[14] >> 4 != 6 {
+        return None;
+    }
+    let len = frame.number([head[18], head[19]]);
+    let end = end_of(frame, ICMP6_AT, len)?;
+    let next = head[20];
+    // A shorter message of ICMPv6 may be a malformed one.
+    if is_extension(next) || next == ICMP6 && len < NDP_LEN {
+        return None;
+    }
+    let word = |offset| frame.read(offset).map(u64::from_ne_bytes);
+    let source = [word(ETHERNET_LEN + 8)?, word(ETHERNET_LEN + 16)?];
+    let destination = [word(ETHERNET_LEN + 24)?, word(ETHERNET_LEN + 32)?];
+    let ports = if ports(next, ICMP6_AT, end) == 0 { None } else { Some(frame.read(ICMP6_AT)?) };
+    let words = [destination[0], destination[1], source[0], source[1]];
+    Some(key(crate::parse::ETHERTYPE_IPV6, Key::V6, next, words, ports))
+}
+
+#[inline(always)]
+fn key(ethertype: u16, family: u16, protocol: u8, addresses: [u64; 4], ports: Option<[u8; 4]>) -> Key {
+    let [a, b, c, d] = ports.unwrap_or_default();
+    let marks = if ports.is_some() { family | Key::PORTS } else { family };
+    let protocol = Key::HAS_PROTOCOL | protocol as u16;
+    let [e, f, g, h] = addresses;
+    let words: [u64; KEY_WORDS] = [Key::first_word(ethertype, VLAN_NONE, protocol, marks), e, f, g, h];
+    Key { words, source_port: code([a, b]), destination_port: code([c, d]) }
 }

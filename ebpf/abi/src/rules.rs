@@ -16,6 +16,7 @@
 
 use crate::{
     parse::{Address, Link, Malformed, Parsed, code, link_header, parse_behind},
+    plain::plain_key,
     reader::Reader,
 };
 
@@ -213,6 +214,18 @@ impl Key {
         key
     }
 
+    /// What is to be seen of a frame, whatever it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn whole<R: Reader + ?Sized>(frame: &R) -> Self {
+        let link = link_header(frame);
+        let parsed = match &link {
+            Ok(link) => parse_behind(frame, link),
+            Err(malformed) => Err(*malformed),
+        };
+        Self::of(frame, &link, &parsed)
+    }
+
     /// Whether a mark is set.
     #[inline(always)]
     const fn is(&self, mark: u16) -> bool {
@@ -395,15 +408,11 @@ pub trait Tries {
 /// The first rule that a frame matches, and the first of those that don't answer.
 #[inline(always)]
 pub fn decide<R: Reader + ?Sized, T: Tries + ?Sized>(frame: &R, table: &Table, tries: &T) -> Winners {
-    let link = link_header(frame);
-    let parsed = match &link {
-        Ok(link) => parse_behind(frame, link),
-        Err(malformed) => Err(*malformed),
-    };
+    let key = plain_key(frame).unwrap_or_else(|| Key::whole(frame));
     // The verifier follows every way of reading a frame. From here on they all look alike to it, or it would follow each
     // through the tries and the whole table.
     let noise = table.entries[0].rule.rank;
-    let key = Key::of(frame, &link, &parsed).blurred(frame, noise);
+    let key = key.blurred(frame, noise);
     // Destination before source: see the module.
     let found =
         prefixes(table, tries, Side::Destination, &key).or(prefixes(table, tries, Side::Source, &key));

@@ -5,6 +5,7 @@
 //! * `replies` sits on the generator's own interface: counts what comes back, and drops it.
 //! * `discard` and `reflect` are the sink and the reflector.
 //! * `echo` answers echo requests with as little as it takes, for comparison.
+//! * `redirect` hands every frame to an AF_XDP socket with as little as it takes, for comparison.
 //! * `pass` makes a veth poll what an XDP program at its other end sends.
 #![no_std]
 #![no_main]
@@ -12,7 +13,7 @@
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{map, xdp},
-    maps::{Array, PerCpuArray},
+    maps::{Array, PerCpuArray, XskMap},
     programs::XdpContext,
 };
 use netdext_abi::checksum::{fold, updated};
@@ -22,6 +23,8 @@ use netdext_abi::generate::{FLOW_BASE, STAMP_LEN, TEMPLATE_LEN, Tallied, Tally, 
 static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
 #[map]
 static NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static SOCKETS: XskMap = XskMap::with_max_entries(1, 0);
 #[map]
 static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(Tallied::ALL.len() as u32, 0);
 
@@ -287,6 +290,14 @@ fn swap<const N: usize>(bytes: &mut [u8], a: usize, b: usize) {
     let (one, other) = (array::<N>(bytes, a), array::<N>(bytes, b));
     bytes[a..a + N].copy_from_slice(&other);
     bytes[b..b + N].copy_from_slice(&one);
+}
+
+/// The least that hands a frame to the AF_XDP socket of its queue, to compare with.
+#[xdp]
+fn redirect(ctx: XdpContext) -> u32 {
+    match SOCKETS.redirect(ctx.rx_queue_index(), u64::from(xdp_action::XDP_PASS)) {
+        Ok(action) | Err(action) => action,
+    }
 }
 
 /// What it is for is that it is there.

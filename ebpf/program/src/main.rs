@@ -29,7 +29,7 @@ mod maps;
 
 use action::{carry_out, pass_without_policy};
 use aya_ebpf::{macros::xdp, programs::XdpContext};
-use frame::{Frame, forget};
+use frame::{Frame, forget, keep_apart};
 use maps::{PROGRAMS, Port, UNDECIDED};
 use netdext_abi::{
     PortView as _,
@@ -47,16 +47,21 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[xdp]
 #[inline(always)]
 fn netdext(ctx: XdpContext) -> u32 {
-    let place = match at_once(&Port) {
+    match at_once(&Port) {
         AtOnce::Policy(config) => match plain(&Frame::of(&ctx), &Port, &config) {
             Some(decision) => return carry_out(&ctx, decision),
-            None => POLICY_PLACE,
+            // SAFETY: no value that would have to be dropped is lost when the call doesn't return.
+            None => unsafe { PROGRAMS.tail_call(&ctx, POLICY_PLACE) },
         },
         AtOnce::Decided(decision) => return carry_out(&ctx, decision),
-        AtOnce::Rules => RULES_PLACE,
-    };
-    // SAFETY: no value that would have to be dropped is lost when the call doesn't return.
-    unsafe { PROGRAMS.tail_call(&ctx, place) };
+        AtOnce::Rules => {
+            // SAFETY: as above.
+            unsafe { PROGRAMS.tail_call(&ctx, RULES_PLACE) };
+            // The compiler would make one call of both, and the kernel has a direct jump only for a call that always goes
+            // to the same place; any other one costs as much as judging a frame.
+            keep_apart();
+        }
+    }
     // Still here: there is no such program.
     pass_without_policy(&ctx)
 }

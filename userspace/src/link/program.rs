@@ -441,6 +441,16 @@ impl SteeringProgram {
     }
 }
 
+impl SteeringProgram {
+    pub fn cost(&mut self, frame: &[u8], repeat: u32) -> Result<u64, ProgramError> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
+        let outcome = xdp_mut(&mut self.ebpf, PROGRAM)
+            .and_then(|xdp| Ok(xdp.test_run(options)?))
+            .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
+        Ok(outcome.duration.as_nanos() as u64)
+    }
+}
+
 impl std::fmt::Debug for SteeringProgram {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { attachment, program_id, logs, rules, maps: _, ebpf: _ } = self;

@@ -1,6 +1,8 @@
 //! What the XDP program answers, decided and written by `netdext_abi::answer`, against what the driver answers.
 
 use netdext_abi::maps::{BROADCAST, OWNED};
+use netdext_abi::plain::plain_key;
+use netdext_abi::rules::Key;
 use netdext_abi::rules::Table;
 use netdext_abi::verdict::{First, by_rules};
 use netdext_abi::{Config, Counter, Kind, Parsed, PortView, Question, Verdict, parse, verdict};
@@ -72,6 +74,9 @@ fn compare_ways(frame: &[u8]) -> Result<(), TestCaseError> {
     let quick = undecided.plain(frame, &port);
     if let Some(quick) = quick {
         prop_assert_eq!(quick, usual, "{:02x?}", frame);
+    }
+    if let Some(key) = plain_key(frame) {
+        prop_assert_eq!(key, Key::whole(frame), "{:02x?}", frame);
     }
     let untagged = frame.get(12..14) == Some(&[8, 0]);
     if let Verdict::Answer(reply) = usual.action {
