@@ -219,3 +219,28 @@ fn the_daemon_serves_the_counts_of_every_driver_to_prometheus() {
     site.ok("uninstall org.netdext.second");
     assert!(!scrape().contains("veth8"));
 }
+
+#[test]
+fn every_frame_has_a_timestamp_while_there_is_a_capture_and_few_have_one_without() {
+    require!("ping");
+    let (site, _daemon) = installed("daemon, timestamps", "");
+    // The time from the XDP program to the worker is known of the frames that have one.
+    let stamped = || {
+        let count = || site.stats()["latency_ns"]["xdp_to_user"]["count"].as_u64().expect("a count");
+        let before = count();
+        site.namespace.run("ping", &["-q", "-c", "40", "-i", "0.01", "198.18.0.1"]);
+        count() - before
+    };
+    let few = stamped();
+    assert!(few < 20, "one in 16 of each kind and CPU, not {few} of 40");
+
+    let file = site.state_dir().join("x.pcapng");
+    let capture = Netdext::start(&mut site.command(&format!("capture --iface veth0 -w {}", file.display())));
+    wait_until("the capture has begun", Duration::from_secs(5), || file.exists().then_some(()));
+    let all = stamped();
+    assert!(all >= 40, "{all} of 40");
+    assert!(capture.stop().status.success());
+    wait_until("it has ended for the XDP program too", Duration::from_secs(10), || {
+        (stamped() < 20).then_some(())
+    });
+}

@@ -1,5 +1,5 @@
-//! `cargo xtask check-ebpf`: are the objects in ebpf/object what their sources say, and do they judge frames as the
-//! host does?
+//! `cargo xtask check-ebpf`: are the objects in ebpf/object what their sources say, do they judge frames as the host
+//! does, and how much has the kernel's verifier to do for them?
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -156,12 +156,17 @@ fn sections(object: &[u8]) -> Result<BTreeMap<String, Section>> {
 
 fn check_verdicts(root: &Path) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        println!("SKIP: the verdict table needs root (BPF_PROG_TEST_RUN)");
+        println!("SKIP: the verdict table and the verifier's figures need root");
         return Ok(());
     }
     let mut tests = Command::new("cargo");
     tests.current_dir(root).args(["test", "--quiet", "--package", "netdext-tests", "--test", "ebpf_object"]);
     run_printed(&mut tests)?;
     println!("ok: the kernel's verdicts are those of the host");
+    // What it prints is the figures.
+    let mut verifier = Command::new("cargo");
+    verifier.current_dir(root).args(["test", "--quiet", "--package", "netdext-tests", "--test", "verifier"]);
+    run_printed(verifier.args(["--", "--nocapture"]))?;
+    println!("ok: the verifier takes every program, within the figures of ebpf/object/verifier.json");
     Ok(())
 }

@@ -227,6 +227,58 @@ fn steering_all_redirects_every_frame() {
     assert_eq!(program.counters().unwrap().get(Counter::DriverSteerAll), runs as u64);
 }
 
+/// Which of so many runs over the frame gave it a timestamp.
+fn stamped(program: &mut SteeringProgram, frame: &[u8], runs: usize) -> Vec<usize> {
+    let has_metadata = |program: &mut SteeringProgram| {
+        let run = program.test_run(frame).unwrap();
+        assert_eq!(run.action, XDP_REDIRECT);
+        run.output.len() == frame.len() + RX_META_LEN
+    };
+    (0..runs).filter(|_| has_metadata(program)).collect()
+}
+
+#[test]
+fn only_frames_that_somebody_measures_get_a_timestamp() {
+    if skip() {
+        return;
+    }
+    // What is counted is counted on this CPU.
+    netdext::cpu::pin_to(netdext::cpu::allowed().unwrap()[0]).unwrap();
+    let socket = xdp_socket();
+    let frame = |kind| table().into_iter().find(|case| case.expected == kind).unwrap().frame;
+    let requests =
+        [Counter::DriverEcho4Request, Counter::DriverEcho6Request, Counter::DriverArpRequest].map(frame);
+    let replies = [Counter::DriverEcho4Reply, Counter::DriverEcho6Reply].map(frame);
+    let (none, some, all) = (vec![], vec![0, 16], (0..20).collect::<Vec<_>>());
+    for (timestamps, latency, of_requests, of_replies) in [
+        (RxTimestamps::Some, false, &none, &none),
+        (RxTimestamps::Some, true, &some, &some),
+        (RxTimestamps::EchoReplies, false, &none, &all),
+        (RxTimestamps::EchoReplies, true, &some, &all),
+        (RxTimestamps::All, false, &all, &all),
+    ] {
+        let mut program = SteeringProgram::load(&ProgramConfig { timestamps, latency, ..config() }).unwrap();
+        program.insert_socket(0, socket.as_fd()).unwrap();
+        for (frames, expected) in [(&requests[..], of_requests), (&replies[..], of_replies)] {
+            for frame in frames {
+                assert_eq!(&stamped(&mut program, frame, 20), expected, "{timestamps:?}, latency {latency}");
+            }
+        }
+    }
+    // A rule doesn't tell a reply from a request.
+    let by_rule = ProgramConfig {
+        timestamps: RxTimestamps::EchoReplies,
+        latency: false,
+        rules: vec!["driver".parse().unwrap()],
+        ..config()
+    };
+    let mut program = SteeringProgram::load(&by_rule).unwrap();
+    program.insert_socket(0, socket.as_fd()).unwrap();
+    assert_eq!(stamped(&mut program, &requests[0], 20), all);
+    program.maps_mut().set_timestamps(RxTimestamps::Some, false).unwrap();
+    assert_eq!(stamped(&mut program, &requests[0], 20), none);
+}
+
 #[test]
 fn addresses_and_sockets_can_be_added_and_removed_while_the_program_runs() {
     if skip() {

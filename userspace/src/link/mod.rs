@@ -20,6 +20,7 @@ pub mod program;
 mod program_error;
 pub mod route;
 mod rules;
+pub mod run_time;
 mod spare_loader;
 pub mod steering;
 pub mod sysfs;

@@ -32,7 +32,7 @@ pub use super::program_error::ProgramError;
 use super::{
     attachment::{self, ForeignProgram, XdpHook},
     program_error::{attach_error, innermost, load_error},
-    spare_loader,
+    run_time, spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
 };
 use crate::driver::RxTimestamps;
@@ -424,6 +424,16 @@ impl SteeringProgram {
         EbpfLogger::init(&mut self.ebpf).map(|records| Some(FrameLog { records })).map_err(ProgramError::Log)
     }
 
+    /// The mean time of so many runs over one frame, without a device; see [`run_time`](super::run_time). Counters count
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// [`ProgramError::TestRun`].
+    pub fn run_time(&mut self, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
+        run_time::mean(xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?, frame, runs)
+    }
+
     /// Runs the program over one frame, without a device (`BPF_PROG_TEST_RUN`). Counters count it.
     ///
     /// # Errors
@@ -438,16 +448,6 @@ impl SteeringProgram {
             .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
         output.truncate(outcome.data_size_out as usize);
         Ok(TestRun { action: outcome.return_value, output })
-    }
-}
-
-impl SteeringProgram {
-    pub fn cost(&mut self, frame: &[u8], repeat: u32) -> Result<u64, ProgramError> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::new() };
-        let outcome = xdp_mut(&mut self.ebpf, PROGRAM)
-            .and_then(|xdp| Ok(xdp.test_run(options)?))
-            .map_err(|source| ProgramError::TestRun { len: frame.len(), source: Box::new(source) })?;
-        Ok(outcome.duration.as_nanos() as u64)
     }
 }
 

@@ -45,9 +45,11 @@ const fn at_most(name: &'static str, figure: Place, unit: Unit, aim: f64) -> Wan
 }
 
 const INJECTOR: (&str, &str) = ("injector", "10000/s");
+const XDP: &str = "netdext";
+const XDP_WITH_RULE: &str = "netdext, one rule";
 const PACED: (&str, &str) = ("rate", "10000/s");
 
-const WANTED: [Wanted; 20] = [
+const WANTED: [Wanted; 25] = [
     ratio(
         "echo rate, --answer / kernel",
         at("echo_rate", ANSWER),
@@ -60,7 +62,7 @@ const WANTED: [Wanted; 20] = [
         at("echo_rate", ANSWER),
         at("echo_rate", "minimal XDP_TX echo"),
         Bound::AtLeast,
-        0.85,
+        0.95,
     ),
     ratio("echo rate, spin / kernel", at("echo_rate", SPIN), at("echo_rate", KERNEL), Bound::AtLeast, 1.6),
     ratio("echo rate, spin / testpmd", at("echo_rate", SPIN), at("echo_rate", TESTPMD), Bound::AtLeast, 1.15),
@@ -70,6 +72,36 @@ const WANTED: [Wanted; 20] = [
         at("rx_drop", "inside the kernel (XDP_DROP)"),
         Bound::AtLeast,
         0.5,
+    ),
+    at_most(
+        "XDP program, IPv4 echo to the driver",
+        with("xdp_cost", XDP, "frame", "IPv4 echo request"),
+        Unit::Ns,
+        35.0,
+    ),
+    at_most(
+        "XDP program, IPv6 echo to the driver",
+        with("xdp_cost", XDP, "frame", "IPv6 echo request"),
+        Unit::Ns,
+        50.0,
+    ),
+    at_most(
+        "XDP program, TCP to the kernel",
+        with("xdp_cost", XDP, "frame", "TCP to the kernel"),
+        Unit::Ns,
+        15.0,
+    ),
+    at_most(
+        "XDP program with one rule, IPv4 echo",
+        with("xdp_cost", XDP_WITH_RULE, "frame", "IPv4 echo request"),
+        Unit::Ns,
+        60.0,
+    ),
+    at_most(
+        "XDP program with one rule, IPv6 echo",
+        with("xdp_cost", XDP_WITH_RULE, "frame", "IPv6 echo request"),
+        Unit::Ns,
+        60.0,
     ),
     ratio(
         "tx, netdext / testpmd",

@@ -4,6 +4,7 @@ mod cost;
 mod echo;
 mod start;
 mod traffic;
+mod xdp;
 
 use super::plan::Plan;
 use super::process::Netdext;
@@ -28,6 +29,7 @@ pub fn all<'a>(bench: &'a Bench<'a>) -> Vec<Group<'a>> {
         traffic::pacing(bench),
         start::first_reply(bench),
         start::at_rest(bench),
+        xdp::costs(bench),
         cost::sizes(bench),
         cost::queues(bench),
         cost::rules(bench),
