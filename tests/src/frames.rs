@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::Namespace;
+use crate::{Namespace, patiently};
 
 /// `PACKET_OUTGOING` (linux/if_packet.h): a frame that this machine sends, seen by its own listeners.
 const PACKET_OUTGOING: u8 = 4;
@@ -57,7 +57,7 @@ impl PacketSocket {
     /// # Panics
     /// The kernel refuses it, or the device takes none for a second.
     pub fn send(&self, frame: &[u8]) {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + patiently(Duration::from_secs(1));
         loop {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
                 Ok(_) => return,
@@ -67,13 +67,16 @@ impl PacketSocket {
         }
     }
 
-    /// The next frame that arrives; `None` if none does until `timeout`. Frames that this machine sends don't
-    /// count. The kernel takes a VLAN tag off before it hands a frame to a packet socket.
+    /// The next frame that arrives; `None` if none does until `timeout`, that of a native machine. Frames that this
+    /// machine sends don't count. The kernel takes a VLAN tag off before it hands a frame to a packet socket.
     ///
     /// # Panics
     /// The interface is gone or down.
     pub fn receive(&mut self, timeout: Duration) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + timeout;
+        self.receive_before(Instant::now() + patiently(timeout))
+    }
+
+    fn receive_before(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         loop {
             match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut self.buffer) {
                 Ok((_, Some(from))) if from.pkttype() == PACKET_OUTGOING => {}
@@ -95,9 +98,9 @@ impl PacketSocket {
     /// # Panics
     /// As [`PacketSocket::receive`].
     pub fn receive_matching(&mut self, timeout: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patiently(timeout);
         loop {
-            let frame = self.receive(deadline.saturating_duration_since(Instant::now()))?;
+            let frame = self.receive_before(deadline)?;
             if wanted(&frame) {
                 return Some(frame);
             }

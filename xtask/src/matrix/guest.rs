@@ -83,7 +83,18 @@ pub fn run(
 
 fn qemu(image: &Path, initrd: &Path, disk: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-m", "1024", "-smp", "2"]);
+    command.args([
+        "-accel",
+        "tcg,thread=single",
+        "-cpu",
+        "max",
+        "-machine",
+        "q35",
+        "-m",
+        "1024",
+        "-smp",
+        "2",
+    ]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
     command.arg("-kernel").arg(image).arg("-initrd").arg(initrd).args(["-append", KERNEL_ARGUMENTS]);
     command.arg("-drive").arg(format!("file={},if=none,id=disk,format=raw,readonly=on", disk.display()));

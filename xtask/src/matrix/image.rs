@@ -18,17 +18,19 @@ pub const TESTS: &str = "/opt/netdext/tests";
 /// Where netdext is in a guest.
 pub const NETDEXT: &str = "/opt/netdext/netdext";
 /// The host's programs that tests and harness start. A test skips itself without one that it needs.
-const PROGRAMS: [&str; 28] = [
-    "arping", "bash", "bpftool", "cat", "chmod", "curl", "env", "ethtool", "id", "ip", "ls", "mkdir",
-    "mount", "nohup", "nsenter", "ping", "readlink", "rm", "setpriv", "setsid", "sh", "sleep", "sysctl",
-    "taskset", "tcpdump", "touch", "umount", "unshare",
+const PROGRAMS: [&str; 22] = [
+    "arping", "bash", "bpftool", "cat", "curl", "ethtool", "head", "ip", "mount", "nohup", "nsenter", "ping",
+    "readlink", "setpriv", "setsid", "sh", "strace", "sysctl", "tcpdump", "tshark", "umount", "unshare",
 ];
 /// Files of the system that programs read.
-const SYSTEM_FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols"];
-/// Directories of the repository that tests read, at the same path in a guest.
+const SYSTEM_FILES: [&str; 5] =
+    ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols", "/usr/share/wireshark"];
+/// What tests read of the repository, at the same path in a guest.
 const OF_THE_REPOSITORY: [&str; 1] = ["ebpf/object"];
 const DIRECTORIES: [&str; 10] =
-    ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "var/lib", "var/log"];
+    ["dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var/lib", "var/log"];
+/// What is the same directory as that in `usr`, whichever of the two a program is found in.
+const MERGED: [&str; 4] = ["bin", "sbin", "lib", "lib64"];
 /// Beside what is in it: the file system's own tables, and a little room.
 const OVERHEAD_MIB: u64 = 32;
 
@@ -42,6 +44,10 @@ pub fn make(directory: &Path, netdext: &Path, tests: &[&Built]) -> anyhow::Resul
     let _ = fs::remove_dir_all(&root);
     for name in DIRECTORIES {
         make_directory(&root.join(name))?;
+    }
+    for name in MERGED {
+        make_directory(&root.join("usr").join(name))?;
+        symlink(format!("usr/{name}"), root.join(name)).with_context(|| format!("link {name}"))?;
     }
     write_program(&root.join("guest"), RUN.as_bytes())?;
     let mut libraries = BTreeSet::new();
@@ -58,14 +64,14 @@ pub fn make(directory: &Path, netdext: &Path, tests: &[&Built]) -> anyhow::Resul
         copy_into(&root, library)?;
     }
     add_busybox(&root)?;
-    for file in SYSTEM_FILES.map(Path::new).into_iter().filter(|file| file.is_file()) {
-        copy_into(&root, file)?;
+    for file in SYSTEM_FILES.map(Path::new).into_iter().filter(|file| file.exists()) {
+        copy_all_into(&root, file)?;
     }
     let package = &tests.first().context("there is no test program")?.package;
     make_directory(&within(&root, package))?;
     let repository = package.parent().context("the tests are in a repository")?;
     for name in OF_THE_REPOSITORY {
-        copy_directory(&root, &repository.join(name))?;
+        copy_all_into(&root, &repository.join(name))?;
     }
     let image = file_system(directory, &root)?;
     fs::remove_dir_all(&root).with_context(|| format!("remove {}", root.display()))?;
@@ -100,13 +106,13 @@ fn copy_into(root: &Path, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn copy_directory(root: &Path, directory: &Path) -> anyhow::Result<()> {
-    let entries = fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
-    for entry in entries {
-        let path = entry.with_context(|| format!("read {}", directory.display()))?.path();
-        if path.is_file() {
-            copy_into(root, &path)?;
-        }
+/// A file, or a directory with all that is in it.
+fn copy_all_into(root: &Path, path: &Path) -> anyhow::Result<()> {
+    if !path.is_dir() {
+        return copy_into(root, path);
+    }
+    for entry in fs::read_dir(path).with_context(|| format!("read {}", path.display()))? {
+        copy_all_into(root, &entry.with_context(|| format!("read {}", path.display()))?.path())?;
     }
     Ok(())
 }
@@ -131,7 +137,7 @@ fn add_busybox(root: &Path) -> anyhow::Result<()> {
     let content = fs::read(&busybox).with_context(|| format!("read {}", busybox.display()))?;
     write_program(&root.join("bin/busybox"), &content)?;
     for name in output_of(Command::new(&busybox).arg("--list"))?.lines() {
-        let there = ["bin", "sbin", "usr/bin", "usr/sbin"].map(|place| root.join(place).join(name));
+        let there = ["bin", "sbin"].map(|place| root.join(place).join(name));
         if !there.iter().any(|path| path.exists()) {
             symlink("busybox", root.join("bin").join(name)).with_context(|| format!("link {name}"))?;
         }
