@@ -13,8 +13,8 @@ mod plan;
 mod report;
 mod results;
 mod version;
+mod work;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,12 +23,12 @@ use sha2::{Digest as _, Sha256};
 
 use archive::Archive;
 pub use archive::KEYRING;
-use boot::Bootable;
-use kernels::{Index, Kernel, Resolved};
-use report::{KernelReport, Report};
+use kernels::{Index, Kernel};
+use report::Report;
+use work::Work;
 
 use crate::setup;
-use crate::shell::{self, Built};
+use crate::shell;
 
 /// Arguments of `cargo xtask matrix`.
 #[derive(clap::Args)]
@@ -73,12 +73,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         return Ok(());
     }
     let built = shell::build(&["--workspace", "--all-targets"])?;
-    let bench = Bench::new(directory, &args, &built)?;
-    let mut report = Report::default();
-    for (kernel, resolved) in kernels.iter().zip(&resolved) {
-        report.kernels.push(bench.try_kernel(kernel, resolved, &archive)?);
-    }
-    report.write(&bench.directory.join("report.json"))?;
+    let work = Work::new(&directory, &built, args.load, &args.filters)?;
+    let report = Report { kernels: work.run(&kernels, &resolved, &archive)? };
+    report.write(&directory.join("report.json"))?;
     report.print();
     if report.total().failed > 0 {
         std::process::exit(1);
@@ -107,48 +104,6 @@ fn kernels(args: &Args) -> anyhow::Result<Vec<Kernel>> {
         return Ok(vec![kernels::in_turn(commits.trim().parse().context("git counts commits")?)]);
     }
     Ok(kernels::all())
-}
-
-/// What all kernels of a run have in common.
-struct Bench<'a> {
-    directory: PathBuf,
-    args: &'a Args,
-    tests: Vec<&'a Built>,
-    disk: PathBuf,
-}
-
-impl<'a> Bench<'a> {
-    fn new(directory: PathBuf, args: &'a Args, built: &'a [Built]) -> anyhow::Result<Self> {
-        let netdext = built.iter().find(|built| built.name == "netdext" && !built.is_test);
-        let netdext = netdext.context("cargo built no executable called netdext")?;
-        let tests: Vec<_> = built.iter().filter(|built| plan::is_planned(built)).collect();
-        let disk = image::make(&directory, &netdext.executable, &tests)?;
-        Ok(Self { directory, args, tests, disk })
-    }
-
-    fn try_kernel(
-        &self,
-        kernel: &Kernel,
-        resolved: &Resolved,
-        archive: &Archive,
-    ) -> anyhow::Result<KernelReport> {
-        let version = &resolved.version;
-        let files = resolved.fetch(archive)?;
-        let bootable = Bootable::make(&self.directory.join("kernels"), &version.release(), &files)?;
-        let names: Vec<_> = self.tests.iter().map(|test| test.name.as_str()).collect();
-        let programs = plan::programs(kernel.expectation, self.args.load, &names, &self.args.filters);
-        let package = &self.tests.first().context("there is no test program")?.package;
-        let script = plan::script(&programs, kernel.expectation, package, &self.args.filters, &names);
-        let logs = self.directory.join("logs");
-        fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;
-        let log = logs.join(format!("{version}.log"));
-        println!("     Booting Linux {version} ({})", log.display());
-        let outcome = guest::run(&bootable, &self.disk, &script, &programs, &log, report::print_result)?;
-        let package_version = resolved.cached(archive).unwrap_or_default();
-        let report = KernelReport::new(version, package_version, &programs, outcome, &log);
-        report.print_trouble();
-        Ok(report)
-    }
 }
 
 /// What a program has written; what it has complained of only if it fails.

@@ -20,12 +20,19 @@ const THREADS: u32 = 2;
 pub struct Program {
     /// Its name.
     pub name: &'static str,
-    /// How long it may take in a guest.
-    limit: Duration,
+    /// About how long it takes in a guest.
+    typical: Duration,
 }
 
-const fn program(name: &'static str, minutes: u64) -> Program {
-    Program { name, limit: Duration::from_secs(minutes * 60) }
+const fn program(name: &'static str, seconds: u64) -> Program {
+    Program { name, typical: Duration::from_secs(seconds) }
+}
+
+impl Program {
+    /// How long it may take: other machines are slower, and have more to do.
+    fn limit(&self) -> Duration {
+        self.typical * 5 + Duration::from_secs(60)
+    }
 }
 
 /// What the load test is: both programs with every flag that changes them, and the verdict table.
@@ -83,6 +90,24 @@ pub fn programs(expectation: Expectation, load: bool, built: &[&str], filters: &
     all.into_iter().filter(wanted).collect()
 }
 
+/// The programs in at most so many shares that take about as long as each other, each in the order of the plan.
+pub fn shared_out(programs: &[Program], shares: usize) -> Vec<Vec<Program>> {
+    let mut order: Vec<_> = (0..programs.len()).collect();
+    order.sort_by_key(|&number| std::cmp::Reverse(programs[number].typical));
+    let mut shared = vec![(Duration::ZERO, Vec::new()); shares];
+    for number in order {
+        let least = shared.iter_mut().min_by_key(|(sum, _)| *sum);
+        let Some((sum, share)) = least else { break };
+        *sum += programs[number].typical;
+        share.push(number);
+    }
+    let shared = shared.into_iter().map(|(_, mut share)| {
+        share.sort_unstable();
+        share.into_iter().map(|number| programs[number]).collect()
+    });
+    shared.filter(|share: &Vec<_>| !share.is_empty()).collect()
+}
+
 /// Whether some guest runs this program.
 pub fn is_planned(built: &Built) -> bool {
     let mut planned = LOAD.iter().chain(&WORKS).chain(&REFUSES);
@@ -91,7 +116,7 @@ pub fn is_planned(built: &Built) -> bool {
 
 /// The limit of the program.
 pub fn limit(programs: &[Program], name: &str) -> Duration {
-    programs.iter().find(|program| program.name == name).map_or(Duration::ZERO, |program| program.limit)
+    programs.iter().find(|program| program.name == name).map_or(Duration::ZERO, Program::limit)
 }
 
 /// The plan as the shell of the guest reads it. Words that name no program select tests.
@@ -116,7 +141,7 @@ pub fn script(
     let words = filters.iter().filter(|word| !names.contains(&word.as_str()));
     let words: String = words.map(|word| format!(" {}", quoted(word))).collect();
     for program in programs {
-        let (name, seconds) = (program.name, program.limit.as_secs());
+        let (name, seconds) = (program.name, program.limit().as_secs());
         let _ = writeln!(script, "run {name} {seconds} --test-threads {THREADS}{words}");
     }
     script
@@ -151,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_shared_out_so_that_guests_end_at_about_the_same_time() {
+        let all = [program("a", 10), program("b", 60), program("c", 30), program("d", 25)];
+        let shared = |shares| -> Vec<Vec<_>> {
+            let shared = shared_out(&all, shares).into_iter();
+            shared.map(|share| share.iter().map(|program| program.name).collect()).collect()
+        };
+        assert_eq!(shared(1), [["a", "b", "c", "d"]]);
+        assert_eq!(shared(2), [vec!["b"], vec!["a", "c", "d"]]);
+        assert_eq!(shared(9).len(), 4, "no guest for nothing");
+    }
+
+    #[test]
     fn a_program_runs_in_a_guest_or_it_is_said_why_not() {
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/tests")).unwrap();
         let run: Vec<_> = LOAD.iter().chain(&WORKS).chain(&REFUSES).map(|program| program.name).collect();
@@ -165,7 +202,7 @@ mod tests {
     fn the_script_sets_what_the_tests_read_and_quotes_what_the_user_wrote() {
         let filters = ["lab".to_owned(), "it's".to_owned()];
         let script = script(
-            &[program("lab", 3)],
+            &[program("lab", 24)],
             Expectation::Refuses("panics"),
             Path::new("/a b/tests"),
             &filters,

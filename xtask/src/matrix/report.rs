@@ -1,5 +1,6 @@
 //! What the run has come to: a table for people and a file for programs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,11 +12,10 @@ use crate::matrix::guest::Outcome;
 use crate::matrix::kernels::{Expectation, Kernel, Resolved};
 use crate::matrix::plan::{self, Program};
 use crate::matrix::results::ProgramResult;
-use crate::matrix::version::Version;
 use crate::test::Tally;
 
 /// All that was run.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 pub struct Report {
     /// By kernel, in the order of the matrix.
     pub kernels: Vec<KernelReport>,
@@ -26,6 +26,14 @@ pub struct Report {
 pub struct KernelReport {
     kernel: String,
     package_version: String,
+    /// The guests that have shared it out among them.
+    pub guests: Vec<GuestReport>,
+}
+
+/// What was run in one guest.
+#[derive(Serialize)]
+pub struct GuestReport {
+    log: PathBuf,
     seconds: u64,
     programs: Vec<ProgramResult>,
     /// Test programs that were not reached.
@@ -34,18 +42,11 @@ pub struct KernelReport {
     trouble: Option<String>,
     #[serde(skip)]
     last_lines: Vec<String>,
-    log: PathBuf,
 }
 
-impl KernelReport {
-    /// Of the kernel on which these programs were to run.
-    pub fn new(
-        version: &Version,
-        package_version: String,
-        programs: &[Program],
-        outcome: Outcome,
-        log: &Path,
-    ) -> Self {
+impl GuestReport {
+    /// Of the guest in which these programs were to run.
+    pub fn new(programs: &[Program], outcome: Outcome, log: &Path) -> Self {
         let ran = |program: &&Program| outcome.programs.iter().any(|result| result.name == program.name);
         let not_run = programs.iter().filter(|program| !ran(program));
         let not_run = not_run.map(|program| program.name.to_owned()).collect();
@@ -54,14 +55,12 @@ impl KernelReport {
             None => (None, Vec::new()),
         };
         Self {
-            kernel: version.to_string(),
-            package_version,
+            log: log.to_owned(),
             seconds: outcome.took.as_secs(),
             programs: outcome.programs,
             not_run,
             trouble,
             last_lines,
-            log: log.to_owned(),
         }
     }
 
@@ -73,27 +72,34 @@ impl KernelReport {
     }
 
     /// Says why a guest did not come to its end, with its last lines.
-    pub fn print_trouble(&self) {
+    pub fn print_trouble(&self, name: &str) {
         let Some(trouble) = &self.trouble else { return };
-        for line in &self.last_lines {
-            println!("    | {line}");
-        }
-        println!("FAILED: Linux {}: {trouble}; its log is {}", self.kernel, self.log.display());
+        let last: String = self.last_lines.iter().map(|line| format!("    | {line}\n")).collect();
+        println!("{last}FAILED: Linux {name}: {trouble}; its log is {}", self.log.display());
+    }
+
+    /// Every failure, with where to read about it.
+    fn failures(&self) -> impl Iterator<Item = String> {
+        let of_programs = self
+            .programs
+            .iter()
+            .flat_map(|result| result.failures.iter().map(|failure| format!("{}: {failure}", result.name)));
+        of_programs.chain(self.trouble.clone()).map(|what| format!("{what}; {}", self.log.display()))
     }
 }
 
 /// Says what a test program has come to, as soon as it has.
-pub fn print_result(result: &ProgramResult) {
-    let Tally { passed, failed, skipped } = result.tally;
+pub fn print_result(guest: &str, result: &ProgramResult) {
+    let (Tally { passed, failed, skipped }, name) = (result.tally, &result.name);
     println!(
-        "{:>20}  {passed} passed, {failed} failed, {skipped} skipped, {} s",
-        result.name, result.seconds
+        "Linux {guest}: {name}: {passed} passed, {failed} failed, {skipped} skipped, {} s",
+        result.seconds
     );
     for failure in &result.failures {
-        println!("FAILED: {}: {failure}", result.name);
+        println!("FAILED: Linux {guest}: {name}: {failure}");
     }
     for fault in &result.kernel_faults {
-        println!("{:>20}  {fault}", "the kernel says");
+        println!("Linux {guest}: {name}: the kernel says {fault}");
     }
 }
 
@@ -119,26 +125,12 @@ impl Report {
         println!();
         print!("{}", self.table());
         for kernel in &self.kernels {
-            for result in &kernel.programs {
-                for failure in &result.failures {
-                    println!(
-                        "FAILED: Linux {}: {}: {failure}; {}",
-                        kernel.kernel,
-                        result.name,
-                        kernel.log.display()
-                    );
-                }
-            }
-            if let Some(trouble) = &kernel.trouble {
-                println!("FAILED: Linux {}: {trouble}; {}", kernel.kernel, kernel.log.display());
+            for failure in kernel.guests.iter().flat_map(GuestReport::failures) {
+                println!("FAILED: Linux {}: {failure}", kernel.kernel);
             }
         }
-        let skips: std::collections::BTreeSet<_> = self
-            .kernels
-            .iter()
-            .flat_map(|kernel| &kernel.programs)
-            .flat_map(|result| &result.skips)
-            .collect();
+        let skips: BTreeSet<_> =
+            self.kernels.iter().flat_map(KernelReport::results).flat_map(|result| &result.skips).collect();
         for skip in skips {
             println!("SKIP: {skip}");
         }
@@ -149,9 +141,10 @@ impl Report {
     fn table(&self) -> String {
         let mut names: Vec<&str> = Vec::new();
         for kernel in &self.kernels {
-            let ran = kernel.programs.iter().map(|result| result.name.as_str());
-            for name in ran.chain(kernel.not_run.iter().map(String::as_str)) {
-                if !names.contains(&name) {
+            let not_run = kernel.guests.iter().flat_map(|guest| &guest.not_run);
+            let all = kernel.results().map(|result| &result.name).chain(not_run);
+            for name in all {
+                if !names.contains(&name.as_str()) {
                     names.push(name);
                 }
             }
@@ -165,17 +158,43 @@ impl Report {
                 row.push(kernel.cell(name));
             }
             let last = rows.len() - 1;
-            rows[last].push(cell(kernel.tally(), kernel.seconds));
+            rows[last].push(cell(kernel.tally(), kernel.seconds()));
         }
         aligned(&rows)
     }
 }
 
 impl KernelReport {
+    /// Of a kernel of which nothing has been run yet.
+    pub fn new(resolved: &Resolved, archive: &Archive) -> Self {
+        Self {
+            kernel: resolved.version.to_string(),
+            package_version: resolved.cached(archive).unwrap_or_default(),
+            guests: Vec::new(),
+        }
+    }
+
+    fn results(&self) -> impl Iterator<Item = &ProgramResult> {
+        self.guests.iter().flat_map(|guest| &guest.programs)
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = Tally::default();
+        self.guests.iter().for_each(|guest| tally.add(guest.tally()));
+        tally
+    }
+
+    /// What its guests have taken together.
+    fn seconds(&self) -> u64 {
+        self.guests.iter().map(|guest| guest.seconds).sum()
+    }
+
     fn cell(&self, name: &str) -> String {
-        match self.programs.iter().find(|result| result.name == name) {
+        match self.results().find(|result| result.name == name) {
             Some(result) => cell(result.tally, result.seconds),
-            None if self.not_run.iter().any(|not_run| not_run == name) => "not reached".to_owned(),
+            None if self.guests.iter().any(|guest| guest.not_run.iter().any(|not_run| not_run == name)) => {
+                "not reached".to_owned()
+            }
             None => "-".to_owned(),
         }
     }
@@ -235,16 +254,15 @@ mod tests {
             seconds: 7,
             ..ProgramResult::default()
         };
-        KernelReport {
-            kernel: kernel.to_owned(),
-            package_version: "1-1".to_owned(),
+        let guest = GuestReport {
+            log: "x.log".into(),
             seconds: 20,
             programs: results.iter().map(result).collect(),
             not_run: not_run.iter().map(|name| (*name).to_owned()).collect(),
             trouble: trouble.map(str::to_owned),
             last_lines: Vec::new(),
-            log: "x.log".into(),
-        }
+        };
+        KernelReport { kernel: kernel.to_owned(), package_version: "1-1".to_owned(), guests: vec![guest] }
     }
 
     #[test]
@@ -270,10 +288,11 @@ in all                          3/1/0 20     14/1/0 20
         let value = serde_json::to_value(Report { kernels: vec![kernel] }).unwrap();
         let kernel = &value["kernels"][0];
         assert_eq!(kernel["kernel"], "6.1.0-47");
-        assert_eq!(kernel["trouble"], "Kernel panic");
-        assert_eq!(kernel["not_run"][0], "ping");
+        let guest = &kernel["guests"][0];
+        assert_eq!(guest["trouble"], "Kernel panic");
+        assert_eq!(guest["not_run"][0], "ping");
         assert_eq!(
-            (&kernel["programs"][0]["name"], &kernel["programs"][0]["passed"]),
+            (&guest["programs"][0]["name"], &guest["programs"][0]["passed"]),
             (&"lab".into(), &3.into())
         );
     }
