@@ -11,7 +11,6 @@ use netdext_abi::Counter;
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
 use netdext_tests::{PacketSocket, Wire, require};
 use nix::net::if_::if_nametoindex;
-use serde_json::Value;
 
 /// Frames that are always dropped, always the driver's (which has no socket here), always the kernel's.
 const FLOWS: [[u8; 4]; 3] = [[10, 0, 0, 1], [10, 1, 0, 1], [10, 2, 0, 1]];
@@ -20,13 +19,6 @@ const STANDING: [&str; 2] = ["drop:dst=10.0.0.0/16", "driver:dst=10.1.0.0/16"];
 
 fn rule(text: &str) -> Rule {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
-}
-
-/// Frames that the sending end could not put into the receiver's ring.
-fn dropped_before_xdp(wire: &Wire) -> u64 {
-    let text = wire.host.ip(&["-json", "-s", "link", "show", "dev", HOST_IFACE]);
-    let link: Value = serde_json::from_str(&text).expect("ip writes JSON");
-    link[0]["stats64"]["tx"]["dropped"].as_u64().expect("ip counts drops")
 }
 
 /// What flowed while a change was made again and again.
@@ -63,7 +55,7 @@ fn under_traffic(purpose: &str, change: impl FnOnce(&mut SteeringProgram) + Send
     for namespace in [&wire.driver, &wire.host] {
         namespace.run("sysctl", &["-qw", "net.ipv6.conf.all.disable_ipv6=1"]);
     }
-    let before = dropped_before_xdp(&wire);
+    let before = wire.host.dropped_in_sending(HOST_IFACE);
     let frames = FLOWS.map(|to| wire.udp_frame(to));
     let socket = PacketSocket::open(&wire.host, HOST_IFACE);
     let (end, rounds) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -107,7 +99,7 @@ fn under_traffic(purpose: &str, change: impl FnOnce(&mut SteeringProgram) + Send
     });
     let sent = rounds.load(Ordering::Relaxed);
     assert!(sent > 1_000, "hardly any traffic: {sent}");
-    Flow { sent: [sent; 3], counters, dropped: dropped_before_xdp(&wire) - before }
+    Flow { sent: [sent; 3], counters, dropped: wire.host.dropped_in_sending(HOST_IFACE) - before }
 }
 
 #[test]

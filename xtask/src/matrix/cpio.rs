@@ -68,7 +68,10 @@ mod tests {
             + "0000000400000000bin\0\0\0";
         assert!(text.starts_with(&directory), "{text:?}");
         assert!(text[directory.len()..].starts_with("07070100000002000081ed"), "{text:?}");
-        assert!(text.contains("bin/sh\0\0#!\0\0"), "padded after the name, and after the content: {text:?}");
+        assert!(
+            text.contains("bin/sh\0\0\0\0#!\0\0"),
+            "padded after the name, and after the content: {text:?}"
+        );
         assert!(text.ends_with("TRAILER!!!\0\0\0\0"), "{text:?}");
         assert_eq!(text.len() % 4, 0);
     }

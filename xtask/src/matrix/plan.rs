@@ -36,28 +36,28 @@ impl Program {
 }
 
 /// What the load test is: both programs with every flag that changes them, and the verdict table.
-const LOAD: [Program; 2] = [program("verifier", 4), program("ebpf_object", 4)];
+const LOAD: [Program; 2] = [program("verifier", 40), program("ebpf_object", 90)];
 /// The rest of what runs where netdext works.
 const WORKS: [Program; 16] = [
-    program("namespaces", 3),
-    program("lab", 3),
-    program("run_refuses", 5),
-    program("run_answers", 5),
-    program("run_answers_in_xdp", 5),
-    program("run_injects", 5),
-    program("inject_live", 5),
-    program("run_lifecycle", 6),
-    program("run_traffic", 5),
-    program("steering", 6),
-    program("steer_command", 4),
-    program("ping", 4),
-    program("capture", 4),
-    program("daemon_lifecycle", 5),
-    program("daemon_traffic", 6),
-    program("daemon_trouble", 6),
+    program("namespaces", 5),
+    program("lab", 9),
+    program("run_refuses", 40),
+    program("run_answers", 55),
+    program("run_answers_in_xdp", 20),
+    program("run_injects", 20),
+    program("inject_live", 10),
+    program("run_lifecycle", 110),
+    program("run_traffic", 45),
+    program("steering", 90),
+    program("steer_command", 20),
+    program("ping", 40),
+    program("capture", 40),
+    program("daemon_lifecycle", 35),
+    program("daemon_traffic", 130),
+    program("daemon_trouble", 35),
 ];
 /// What runs where netdext refuses.
-const REFUSES: [Program; 1] = [program("refusal", 4)];
+const REFUSES: [Program; 1] = [program("refusal", 30)];
 
 /// Test programs that no guest runs, and why.
 pub const LEFT_OUT: [(&str, &str); 13] = [
