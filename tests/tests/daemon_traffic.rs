@@ -176,7 +176,9 @@ fn a_capture_over_the_control_socket_is_a_whole_file_when_it_is_interrupted() {
     // It ends in the middle of a flood.
     let mut flood = site.namespace.command("ping");
     let mut flood = flood.args(["-f", "-q", "-w", "20", "198.18.0.1"]).stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until("the flood is under way", Duration::from_secs(10), || {
+        (site.stats()["counters"]["echo4_answered"].as_u64() > Some(500)).then_some(())
+    });
     let ended = capture.stop();
     flood.kill().expect("it runs");
     flood.wait().expect("it can be waited for");

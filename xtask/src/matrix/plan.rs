@@ -37,8 +37,10 @@ impl Program {
 
 /// What the load test is: both programs with every flag that changes them, and the verdict table.
 const LOAD: [Program; 2] = [program("verifier", 40), program("ebpf_object", 90)];
-/// The rest of what runs where netdext works.
-const WORKS: [Program; 16] = [
+/// The rest of what runs where netdext works, and says so.
+const WORKS: [Program; 18] = [
+    program("kernel", 40),
+    program("refusal", 30),
     program("namespaces", 5),
     program("lab", 9),
     program("run_refuses", 40),
@@ -57,7 +59,7 @@ const WORKS: [Program; 16] = [
     program("daemon_trouble", 35),
 ];
 /// What runs where netdext refuses.
-const REFUSES: [Program; 1] = [program("refusal", 30)];
+const REFUSES: [Program; 1] = [program("refusal", 60)];
 
 /// Test programs that no guest runs, and why.
 pub const LEFT_OUT: [(&str, &str); 13] = [
@@ -164,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_of_a_kernel_decides_what_runs() {
-        assert_eq!(names(Expectation::Works, false, &[]), ["ebpf_object", "lab", "ping"]);
+        assert_eq!(names(Expectation::Works, false, &[]), ["ebpf_object", "refusal", "lab", "ping"]);
         assert_eq!(names(Expectation::Works, true, &[]), ["ebpf_object"]);
         assert_eq!(names(Expectation::Refuses("panics"), false, &[]), ["refusal"]);
     }
@@ -172,7 +174,7 @@ mod tests {
     #[test]
     fn a_word_that_names_a_program_selects_it() {
         assert_eq!(names(Expectation::Works, false, &["ping"]), ["ping"]);
-        assert_eq!(names(Expectation::Works, false, &["census"]), ["ebpf_object", "lab", "ping"]);
+        assert_eq!(names(Expectation::Works, false, &["census"]), ["ebpf_object", "refusal", "lab", "ping"]);
     }
 
     #[test]
