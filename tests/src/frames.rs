@@ -1,6 +1,7 @@
 //! Raw Ethernet frames in and out of an interface (packet(7)), independent of netdext.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -22,6 +23,7 @@ pub struct PacketSocket {
     socket: OwnedFd,
     iface: String,
     buffer: Vec<u8>,
+    refused: AtomicU64,
 }
 
 impl PacketSocket {
@@ -49,10 +51,12 @@ impl PacketSocket {
             socket
         });
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20).expect("SO_RCVBUFFORCE");
-        Self { socket, iface: iface.to_owned(), buffer: vec![0; LARGEST_FRAME] }
+        let buffer = vec![0; LARGEST_FRAME];
+        Self { socket, iface: iface.to_owned(), buffer, refused: AtomicU64::new(0) }
     }
 
-    /// Sends one frame, from the Ethernet header on and without the checksum at its end.
+    /// Sends one frame, from the Ethernet header on and without the checksum at its end; again, where the kernel tells
+    /// that the device has dropped it.
     ///
     /// # Panics
     /// The kernel refuses it, or the device takes none for a second.
@@ -61,10 +65,18 @@ impl PacketSocket {
         loop {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
                 Ok(_) => return,
-                Err(Errno::EAGAIN | Errno::ENOBUFS) if Instant::now() < deadline => std::thread::yield_now(),
+                Err(error @ (Errno::EAGAIN | Errno::ENOBUFS)) if Instant::now() < deadline => {
+                    self.refused.fetch_add(u64::from(error == Errno::ENOBUFS), Ordering::Relaxed);
+                    std::thread::yield_now();
+                }
                 Err(error) => panic!("a frame of {} bytes on {}: {error}", frame.len(), self.iface),
             }
         }
+    }
+
+    /// How often [`PacketSocket::send`] had to send a frame again: the device has counted each time as a frame dropped.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The next frame that arrives; `None` if none does until `timeout`, that of a native machine. Frames that this

@@ -119,9 +119,14 @@ fn the_driver_answers_flooded_echo_requests_and_the_generator_counts_the_replies
     let summary = wire.stop(sample);
     let answered = summary["counters"]["echo4_answered"].as_u64().unwrap();
     assert!(answered > 0, "{summary}");
-    // Valid requests only: the driver refuses what has a wrong checksum.
+    // Valid requests only: the driver refuses what has a wrong checksum. A slow machine has no room for all answers.
     for (cause, count) in summary["drops"].as_object().unwrap() {
-        assert!(count == 0 || cause.starts_with("socket_") || cause.contains("sent"), "{cause}: {summary}");
+        assert!(
+            count == 0
+                || cause.starts_with("socket_")
+                || ["sent", "tx_full"].iter().any(|word| cause.contains(word)),
+            "{cause}: {summary}"
+        );
     }
     let replies = frames(&flooded, "replies");
     assert!(replies > 0 && replies <= answered, "{replies} of {answered}");

@@ -144,7 +144,9 @@ pub fn script(
     let words: String = words.map(|word| format!(" {}", quoted(word))).collect();
     for program in programs {
         let (name, seconds) = (program.name, program.limit().as_secs());
-        let _ = writeln!(script, "run {name} {seconds} --test-threads {THREADS}{words}");
+        // What the load test has measured belongs into the log also when it passes.
+        let show = if LOAD.contains(program) { " --show-output" } else { "" };
+        let _ = writeln!(script, "run {name} {seconds} --test-threads {THREADS}{show}{words}");
     }
     script
 }
