@@ -81,6 +81,8 @@ pub fn run(
     Ok(Outcome { programs: guest.results, trouble, took: started.elapsed() })
 }
 
+/// Two processors that one thread emulates in turn. With a thread for each, a processor of qemu 7.2 has been seen to meet an
+/// instruction while the other rewrote it, as kernels do with their own and with those of XDP programs: "Oops: int3".
 fn qemu(image: &Path, initrd: &Path, disk: &Path) -> Command {
     let mut command = Command::new("qemu-system-x86_64");
     command.args([
