@@ -65,7 +65,7 @@ pub fn run(
     let lines = follow(stdout, File::create(log).with_context(|| format!("create {}", log.display()))?);
     let mut guest =
         Guest { reader: Reader::default(), results: Vec::new(), last: VecDeque::new(), on_result };
-    let end = guest.follow(&lines, programs);
+    let end = guest.follow(&lines, programs, BOOT);
     let status = finish(&mut child)?;
     let _ = fs::remove_file(&initrd);
     let trouble = match end {
@@ -145,6 +145,7 @@ fn finish(child: &mut Child) -> anyhow::Result<ExitStatus> {
     child.wait().context("wait for qemu")
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum End {
     /// It has run all.
     Done,
@@ -162,19 +163,16 @@ struct Guest<F> {
 }
 
 impl<F: FnMut(&ProgramResult)> Guest<F> {
-    fn follow(&mut self, lines: &Receiver<String>, programs: &[Program]) -> End {
-        let mut doing = "boot".to_owned();
-        let mut limit = BOOT;
+    fn follow(&mut self, lines: &Receiver<String>, programs: &[Program], boot: Duration) -> End {
+        let mut doing = "its boot".to_owned();
+        let mut limit = boot;
         let mut deadline = Instant::now() + limit;
         loop {
             let line = match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Disconnected) => return End::Gone,
                 Err(RecvTimeoutError::Timeout) => {
-                    return End::Late(format!(
-                        "the guest hangs: {doing} has not ended in {} s",
-                        limit.as_secs()
-                    ));
+                    return End::Late(format!("the guest hangs: {doing} has not ended in {limit:?}"));
                 }
             };
             let step = self.reader.line(&line);
@@ -199,5 +197,41 @@ impl<F: FnMut(&ProgramResult)> Guest<F> {
             }
             deadline = Instant::now() + limit;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of a guest that says this, and then nothing more if it stays.
+    fn after(said: &[&str], stays: bool) -> (End, Vec<String>) {
+        let (sender, lines) = mpsc::channel();
+        said.iter().for_each(|line| sender.send((*line).to_owned()).unwrap());
+        let _stays = stays.then_some(sender);
+        let mut names = Vec::new();
+        let on_result = |result: &ProgramResult| names.push(result.name.clone());
+        let mut guest =
+            Guest { reader: Reader::default(), results: Vec::new(), last: VecDeque::new(), on_result };
+        let end = guest.follow(&lines, &[], Duration::from_millis(20));
+        (end, names)
+    }
+
+    #[test]
+    fn a_guest_is_done_when_it_says_so() {
+        let said =
+            ["@@ ready 6.1.0 5", "@@ start lab", "test result: ok. 1 passed", "@@ end lab 0 3", "@@ done"];
+        assert_eq!(after(&said, true), (End::Done, vec!["lab".to_owned()]));
+    }
+
+    #[test]
+    fn a_guest_that_says_nothing_hangs() {
+        let hangs = "the guest hangs: its boot has not ended in 20ms".to_owned();
+        assert_eq!(after(&[], true).0, End::Late(hangs));
+    }
+
+    #[test]
+    fn a_guest_that_ends_in_between_is_gone() {
+        assert_eq!(after(&["@@ ready 6.1.0 5", "@@ start lab"], false), (End::Gone, Vec::new()));
     }
 }
