@@ -1,6 +1,7 @@
 //! Raw Ethernet frames in and out of an interface (packet(7)), independent of netdext.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use nix::sys::socket::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::Namespace;
+use crate::{Namespace, patiently};
 
 /// `PACKET_OUTGOING` (linux/if_packet.h): a frame that this machine sends, seen by its own listeners.
 const PACKET_OUTGOING: u8 = 4;
@@ -22,6 +23,7 @@ pub struct PacketSocket {
     socket: OwnedFd,
     iface: String,
     buffer: Vec<u8>,
+    refused: AtomicU64,
 }
 
 impl PacketSocket {
@@ -49,31 +51,44 @@ impl PacketSocket {
             socket
         });
         rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 8 << 20).expect("SO_RCVBUFFORCE");
-        Self { socket, iface: iface.to_owned(), buffer: vec![0; LARGEST_FRAME] }
+        let buffer = vec![0; LARGEST_FRAME];
+        Self { socket, iface: iface.to_owned(), buffer, refused: AtomicU64::new(0) }
     }
 
-    /// Sends one frame, from the Ethernet header on and without the checksum at its end.
+    /// Sends one frame, from the Ethernet header on and without the checksum at its end; again, where the kernel tells
+    /// that the device has dropped it.
     ///
     /// # Panics
     /// The kernel refuses it, or the device takes none for a second.
     pub fn send(&self, frame: &[u8]) {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        let deadline = Instant::now() + patiently(Duration::from_secs(1));
         loop {
             match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
                 Ok(_) => return,
-                Err(Errno::EAGAIN | Errno::ENOBUFS) if Instant::now() < deadline => std::thread::yield_now(),
+                Err(error @ (Errno::EAGAIN | Errno::ENOBUFS)) if Instant::now() < deadline => {
+                    self.refused.fetch_add(u64::from(error == Errno::ENOBUFS), Ordering::Relaxed);
+                    std::thread::yield_now();
+                }
                 Err(error) => panic!("a frame of {} bytes on {}: {error}", frame.len(), self.iface),
             }
         }
     }
 
-    /// The next frame that arrives; `None` if none does until `timeout`. Frames that this machine sends don't
-    /// count. The kernel takes a VLAN tag off before it hands a frame to a packet socket.
+    /// How often [`PacketSocket::send`] had to send a frame again: the device has counted each time as a frame dropped.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The next frame that arrives; `None` if none does until `timeout`, that of a native machine. Frames that this
+    /// machine sends don't count. The kernel takes a VLAN tag off before it hands a frame to a packet socket.
     ///
     /// # Panics
     /// The interface is gone or down.
     pub fn receive(&mut self, timeout: Duration) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + timeout;
+        self.receive_before(Instant::now() + patiently(timeout))
+    }
+
+    fn receive_before(&mut self, deadline: Instant) -> Option<Vec<u8>> {
         loop {
             match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut self.buffer) {
                 Ok((_, Some(from))) if from.pkttype() == PACKET_OUTGOING => {}
@@ -95,9 +110,9 @@ impl PacketSocket {
     /// # Panics
     /// As [`PacketSocket::receive`].
     pub fn receive_matching(&mut self, timeout: Duration, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + patiently(timeout);
         loop {
-            let frame = self.receive(deadline.saturating_duration_since(Instant::now()))?;
+            let frame = self.receive_before(deadline)?;
             if wanted(&frame) {
                 return Some(frame);
             }

@@ -20,5 +20,5 @@ pub use echo::EchoRequest;
 pub use frames::PacketSocket;
 pub use namespace::Namespace;
 pub use process::{Finished, Netdext};
-pub use wait::wait_until;
+pub use wait::{patience, patiently, wait_until};
 pub use wire::{Wire, WireConfig};

@@ -88,6 +88,17 @@ impl Namespace {
         Some(links[0].take())
     }
 
+    /// Frames that an interface was to send, and that the kernel dropped instead: on a veth, those that the ring of the
+    /// other end had no room for.
+    ///
+    /// # Panics
+    /// There is no such interface.
+    pub fn dropped_in_sending(&self, iface: &str) -> u64 {
+        let text = self.ip(&["-json", "-s", "link", "show", "dev", iface]);
+        let link: Value = serde_json::from_str(&text).expect("ip writes JSON");
+        link[0]["stats64"]["tx"]["dropped"].as_u64().expect("ip counts drops")
+    }
+
     /// The ids of the XDP programs on an interface; none if it is gone.
     pub fn xdp_programs(&self, iface: &str) -> Vec<u64> {
         let Some(link) = self.link(iface) else { return Vec::new() };

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
-use crate::wait_until;
+use crate::{patiently, wait_until};
 
 /// How long a program may take to show something, or to end.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -102,7 +102,7 @@ impl Terminal {
     /// It does not become so; the message has what is there.
     #[track_caller]
     pub fn wait_for(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let until = std::time::Instant::now() + WITHIN;
+        let until = std::time::Instant::now() + patiently(WITHIN);
         loop {
             let text = self.text();
             if wanted(&text) {

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netdext_tests::wire::HOST_IFACE;
-use netdext_tests::{Netdext, Site, require, wait_until};
+use netdext_tests::{Netdext, Site, patiently, require, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -54,14 +54,21 @@ fn assert_accounted(stats: &Value) {
     assert!(lost.is_empty(), "{lost:?}: {stats}");
 }
 
+/// The counts once nothing is on its way any more.
+fn settled(site: &Site) -> Value {
+    wait_until("nothing is on its way", Duration::from_secs(10), || {
+        let stats = site.stats();
+        let idle = stats["tx_accounting"]["in_flight"] == 0 && stats["accounting"]["residue"] == 0;
+        // Without an injector there is no such count.
+        let answered = stats["injector"]["in_flight"].as_u64().unwrap_or(0) == 0;
+        (idle && answered).then_some(stats)
+    })
+}
+
 /// The flood is over, and what was on its way has arrived.
 fn stop(site: &Site, generator: Netdext) -> (Value, Value) {
     let summary = generator.stop().expect_summary().clone();
-    let stats = wait_until("nothing is on its way", Duration::from_secs(5), || {
-        let stats = site.stats();
-        (stats["tx_accounting"]["in_flight"] == 0 && stats["accounting"]["residue"] == 0).then_some(stats)
-    });
-    (summary, stats)
+    (summary, settled(site))
 }
 
 fn switch_under_flood(purpose: &str, off: &str, on: &str) {
@@ -78,7 +85,11 @@ fn switch_under_flood(purpose: &str, off: &str, on: &str) {
     assert!(of("offered") > 1000, "the driver had frames: {stats}");
     assert!(of("kernel") > 100, "and the kernel had some: {stats}");
     let sent = summary["generator"]["sent"].as_u64().expect("a count");
-    assert!(of("seen") >= sent, "{sent} were sent: {stats}");
+    let dropped = site.namespace.dropped_in_sending(HOST_IFACE);
+    assert!(
+        of("seen") + dropped >= sent,
+        "{sent} were sent, and {dropped} of them did not get there: {stats}"
+    );
     assert_eq!(site.list()[0]["state"], "activated enabled");
     site.ok(&format!("uninstall {BUNDLE}"));
     site.assert_no_links();
@@ -139,10 +150,7 @@ fn the_injector_is_changed_from_the_command_line_up_to_ten_thousand_targets() {
     let refused = site.fails(&format!("inject set {BUNDLE} --interval 10us --batch 64"));
     assert!(refused.contains("lower the batch"), "{refused}");
     site.ok(&format!("inject stop {BUNDLE}"));
-    let stats = wait_until("every request has its fate", Duration::from_secs(10), || {
-        let stats = site.stats();
-        (stats["injector"]["in_flight"] == 0).then_some(stats)
-    });
+    let stats = settled(&site);
     assert_eq!(stats["injector"]["residue"], 0, "{stats}");
     assert_accounted(&stats);
 }
@@ -172,7 +180,9 @@ fn a_capture_over_the_control_socket_is_a_whole_file_when_it_is_interrupted() {
     // It ends in the middle of a flood.
     let mut flood = site.namespace.command("ping");
     let mut flood = flood.args(["-f", "-q", "-w", "20", "198.18.0.1"]).stdout(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    wait_until("the flood is under way", Duration::from_secs(10), || {
+        (site.stats()["counters"]["echo4_answered"].as_u64() > Some(500)).then_some(())
+    });
     let ended = capture.stop();
     flood.kill().expect("it runs");
     flood.wait().expect("it can be waited for");
@@ -197,7 +207,7 @@ fn a_capture_over_the_control_socket_is_a_whole_file_when_it_is_interrupted() {
     let mut rest = Vec::new();
     std::io::Read::read_to_end(pipe.stdout.as_mut().expect("a pipe"), &mut rest).expect("the rest");
     assert!(pipe.wait().expect("it can be waited for").success());
-    assert!(interrupted.elapsed() < Duration::from_secs(5));
+    assert!(interrupted.elapsed() < patiently(Duration::from_secs(5)));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use netdext_tests::daemon::names_in;
 use netdext_tests::process::binary;
-use netdext_tests::{Netdext, Site, require};
+use netdext_tests::{Netdext, Site, patiently, require};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -32,8 +32,8 @@ struct Raw(BufReader<UnixStream>);
 impl Raw {
     fn connect(site: &Site) -> Self {
         let stream = UnixStream::connect(site.socket()).expect("the daemon listens");
-        stream.set_read_timeout(Some(SOON)).expect("a socket has timeouts");
-        stream.set_write_timeout(Some(SOON)).expect("a socket has timeouts");
+        stream.set_read_timeout(Some(patiently(SOON))).expect("a socket has timeouts");
+        stream.set_write_timeout(Some(patiently(SOON))).expect("a socket has timeouts");
         Self(BufReader::new(stream))
     }
 
@@ -241,7 +241,7 @@ fn half_a_line_and_then_silence_holds_up_neither_clients_nor_frames() {
     ping_without_loss(&site, 50);
     site.ok("disable");
     site.ok("enable");
-    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < patiently(Duration::from_secs(9)), "{:?}", begun.elapsed());
     // In the end the daemon gives up on it, and says so.
     assert_eq!(half.read().expect("a word of farewell")["ok"], false);
     assert_eq!(half.read(), None);
@@ -269,7 +269,7 @@ fn a_thousand_clients_leave_the_driver_and_the_daemon_as_they_were() {
     );
     // Those beyond the limit are told so.
     let last = clients.last_mut().expect("clients");
-    last.set_read_timeout(Some(SOON)).unwrap();
+    last.set_read_timeout(Some(patiently(SOON))).unwrap();
     let mut text = String::new();
     last.read_to_string(&mut text).expect("a line, and the end");
     assert!(text.contains("\"busy\""), "{text}");

@@ -8,7 +8,7 @@ use netdext::link::offload::finish_frames;
 use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext::link::tuning::Change;
 use netdext_tests::process::binary;
-use netdext_tests::{Finished, Namespace, Netdext, require};
+use netdext_tests::{Finished, Namespace, Netdext, patiently, require};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -97,7 +97,7 @@ fn fixes_are_made_and_taken_back_on_each_way_to_end() {
     for signal in [Signal::INT, Signal::TERM] {
         let mut fixing = start(&namespace, &["--fix"]);
         // The peer's NAPI is the last that is mended.
-        let deadline = std::time::Instant::now() + FIXED_WITHIN;
+        let deadline = std::time::Instant::now() + patiently(FIXED_WITHIN);
         fixing.event("fixed", FIXED_WITHIN);
         while !features(&namespace).contains("generic-receive-offload: on") {
             assert!(std::time::Instant::now() < deadline, "{}", features(&namespace));

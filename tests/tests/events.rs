@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netdext::link::{Device, DeviceError, LinkEvent, LinkEvents};
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
-use netdext_tests::{Namespace, Wire, require};
+use netdext_tests::{Namespace, Wire, patiently, require};
 
 async fn watch(iface: &str) -> LinkEvents {
     let index = Device::query(iface).await.unwrap().index;
@@ -12,7 +12,7 @@ async fn watch(iface: &str) -> LinkEvents {
 }
 
 async fn next(events: &mut LinkEvents) -> Option<LinkEvent> {
-    let next = tokio::time::timeout(Duration::from_secs(5), events.next()).await;
+    let next = tokio::time::timeout(patiently(Duration::from_secs(5)), events.next()).await;
     next.expect("an event comes in time").expect("the kernel answers")
 }
 

@@ -8,7 +8,7 @@ use netdext::error::one_line;
 use netdext::packet::PacketBatch;
 use netdext::supervisor::{CommandError, EndReason, RunConfig, RunReport, Supervisor, SwitchError};
 use netdext_tests::wire::DRIVER_IFACE;
-use netdext_tests::{Wire, require};
+use netdext_tests::{Wire, patiently, require};
 
 /// How long what takes a second at the most may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -105,7 +105,7 @@ impl DriverFactory for Factory {
 
 /// Runs `work` in the namespace of the driver's end, but not for ever.
 fn in_time<T: Send>(wire: &Wire, work: impl AsyncFnOnce() -> T + Send) -> T {
-    wire.driver.block_on(async || tokio::time::timeout(SOON, work()).await.expect("it ends"))
+    wire.driver.block_on(async || tokio::time::timeout(patiently(SOON), work()).await.expect("it ends"))
 }
 
 fn config(fault: Fault, gate: &Arc<Gate>) -> RunConfig {

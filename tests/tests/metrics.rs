@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4};
-use netdext_tests::{Namespace, Netdext, Wire, require};
+use netdext_tests::{Namespace, Netdext, Wire, patiently, require};
 use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:9469";
@@ -21,7 +21,7 @@ print(json.dumps([[s.name, s.labels, s.value] for f in families(sys.stdin.read()
 fn ask(namespace: &Namespace, path: &str) -> (String, String) {
     let answer = namespace.enter(|| {
         let mut stream = std::net::TcpStream::connect(ADDRESS)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(patiently(Duration::from_secs(10))))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

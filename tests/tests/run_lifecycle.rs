@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use netdext_tests::echo::set_checksum;
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, DRIVER_V6, HOST_IFACE, HOST_V4};
-use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, require, wait_until};
+use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, patiently, require, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -41,7 +41,7 @@ fn sigint_sigterm_and_sighup_stop_within_a_second() {
         netdext.signal(signal);
         let finished = netdext.wait();
         assert!(finished.status.success(), "{signal:?}: {finished:#?}");
-        assert!(finished.took < Duration::from_secs(1), "{signal:?}: {:?}", finished.took);
+        assert!(finished.took < patiently(Duration::from_secs(1)), "{signal:?}: {:?}", finished.took);
         finished.expect_whole();
         wire.assert_no_xdp();
     }
@@ -73,7 +73,7 @@ fn a_signal_that_comes_while_a_namespace_is_made_leaves_none() {
         command.env("NETDEXT_RUNTIME_DIR", runtime.path()).env("NETDEXT_STATE_DIR", runtime.path());
         let netdext = Netdext::start(&mut command);
         // Without a pause: it is there for a few milliseconds until netdext looks for signals the next time.
-        let until = Instant::now() + SOON;
+        let until = Instant::now() + patiently(SOON);
         while !file.exists() {
             assert!(Instant::now() < until, "{words:?}: no namespace: {}", netdext.stderr());
         }
@@ -135,7 +135,7 @@ fn delete_under_load(purpose: &str, delete: impl FnOnce(&Wire)) {
     drop(flood);
     let line = finished.expect_failure(1);
     assert!(line.contains(DRIVER_IFACE) && line.contains("is gone"), "{line}");
-    assert!(finished.took < SOON, "{:?}", finished.took);
+    assert!(finished.took < patiently(SOON), "{:?}", finished.took);
     assert!(finished.expect_whole()["counters"]["echo4_answered"].as_u64() > Some(0));
     assert!(wire.driver.link(DRIVER_IFACE).is_none());
 }

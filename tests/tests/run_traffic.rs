@@ -5,7 +5,7 @@ use std::time::Duration;
 use netdext::driver::builtin::generate::{Endpoints, FrameKind, Template};
 use netdext::link::traffic::{Role, Traffic};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_IFACE, HOST_V4};
-use netdext_tests::{Finished, Netdext, Wire, WireConfig, require};
+use netdext_tests::{Finished, Netdext, Wire, WireConfig, patiently, require};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::Value;
 
@@ -119,9 +119,14 @@ fn the_driver_answers_flooded_echo_requests_and_the_generator_counts_the_replies
     let summary = wire.stop(sample);
     let answered = summary["counters"]["echo4_answered"].as_u64().unwrap();
     assert!(answered > 0, "{summary}");
-    // Valid requests only: the driver refuses what has a wrong checksum.
+    // Valid requests only: the driver refuses what has a wrong checksum. A slow machine has no room for all answers.
     for (cause, count) in summary["drops"].as_object().unwrap() {
-        assert!(count == 0 || cause.starts_with("socket_") || cause.contains("sent"), "{cause}: {summary}");
+        assert!(
+            count == 0
+                || cause.starts_with("socket_")
+                || ["sent", "tx_full"].iter().any(|word| cause.contains(word)),
+            "{cause}: {summary}"
+        );
     }
     let replies = frames(&flooded, "replies");
     assert!(replies > 0 && replies <= answered, "{replies} of {answered}");
@@ -191,7 +196,7 @@ fn a_flood_is_stopped_by_a_signal_within_a_second_and_leaves_nothing() {
     let flood = at_driver_end(&wire, &flags);
     std::thread::sleep(Duration::from_millis(300));
     let finished = flood.stop();
-    assert!(finished.took < Duration::from_secs(2), "{:?}", finished.took);
+    assert!(finished.took < patiently(Duration::from_secs(2)), "{:?}", finished.took);
     assert!(frames(finished.expect_summary(), "generated") > 0);
     // Nobody takes live frames there: said, not hidden.
     assert!(finished.stderr.contains("gro on"), "{}", finished.stderr);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netdext::daemon::suspend::{SleepEvent, SleepEvents, watch_on};
-use netdext_tests::{require, wait_until};
+use netdext_tests::{patiently, require, wait_until};
 use tokio::time::timeout;
 use zbus::zvariant::OwnedFd;
 use zbus::{Connection, connection, fdo, interface};
@@ -97,7 +97,7 @@ async fn announce(logind: &Connection, start: bool) {
 }
 
 async fn next(events: &mut SleepEvents) -> SleepEvent {
-    timeout(WITHIN, events.next()).await.expect("an event in time").expect("the bus is there")
+    timeout(patiently(WITHIN), events.next()).await.expect("an event in time").expect("the bus is there")
 }
 
 /// Whether the other end of the lock is still open.
@@ -160,6 +160,6 @@ fn a_bus_without_logind_and_a_bus_that_goes_away_are_no_trouble() {
         let (_logind, _locks) = logind(&bus, false).await;
         let mut events = watch_on(&bus.connect().await).await.expect("logind is on the bus");
         drop(bus);
-        assert!(timeout(WITHIN, events.next()).await.expect("in time").is_none());
+        assert!(timeout(patiently(WITHIN), events.next()).await.expect("in time").is_none());
     });
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod build_ebpf;
 mod check_ebpf;
+mod matrix;
 mod privileged;
 mod run;
 mod setup;
@@ -26,6 +27,8 @@ enum Command {
     Test(test::Args),
     /// Measure netdext beside the kernel's stack and its peers, and write a report
     Bench(bench::Args),
+    /// Run the tests on Debian's kernels, by emulation
+    Matrix(matrix::Args),
     /// Install the packages that the build needs
     Setup(setup::Args),
     /// Build the XDP programs and write ebpf/object
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Command::Run(args) => run::run(args),
         Command::Test(args) => test::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Matrix(args) => matrix::run(args),
         Command::Setup(args) => setup::run(args),
         Command::BuildEbpf(args) => build_ebpf::run(args),
         Command::CheckEbpf(args) => check_ebpf::run(args),

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::bail;
 
+use crate::matrix::KEYRING;
 use crate::shell;
 
 /// Arguments of `cargo xtask setup`.
@@ -21,6 +22,9 @@ pub struct Args {
     /// Also what the privileged tests need
     #[arg(long)]
     tests: bool,
+    /// Also what `cargo xtask matrix` needs
+    #[arg(long)]
+    matrix: bool,
 }
 
 /// By what a package is recognised.
@@ -84,6 +88,19 @@ const FOR_TESTS: &[Need] = &[
     program("man", "man-db"),
 ];
 
+/// What boots a kernel of Debian's, beside what the tests need.
+const FOR_MATRIX: &[Need] = &[
+    program("qemu-system-x86_64", "qemu-system-x86"),
+    Need { package: "seabios", sign: Sign::File("/usr/share/seabios/bios-256k.bin") },
+    program("busybox", "busybox-static"),
+    program("modprobe", "kmod"),
+    program("mke2fs", "e2fsprogs"),
+    program("xz", "xz-utils"),
+    program("zstd", "zstd"),
+    program("strip", "binutils"),
+    Need { package: "debian-archive-keyring", sign: Sign::File(KEYRING) },
+];
+
 /// What the packages are for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -91,6 +108,8 @@ pub enum Purpose {
     Build,
     /// Building it and running the privileged tests.
     Tests,
+    /// That, and running them on other kernels.
+    Matrix,
 }
 
 /// Runs the command.
@@ -98,7 +117,11 @@ pub enum Purpose {
 /// # Errors
 /// Something is missing and can't be installed, or was only to be checked.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let purpose = if args.tests { Purpose::Tests } else { Purpose::Build };
+    let purpose = match (args.matrix, args.tests) {
+        (true, _) => Purpose::Matrix,
+        (false, true) => Purpose::Tests,
+        (false, false) => Purpose::Build,
+    };
     if !args.check {
         return ensure(purpose);
     }
@@ -145,8 +168,12 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn missing(purpose: Purpose) -> Vec<&'static str> {
-    let tests = if purpose == Purpose::Tests { FOR_TESTS } else { &[] };
-    FOR_BUILD.iter().chain(tests).filter(|need| !is_there(&need.sign)).map(|need| need.package).collect()
+    let lists: &[&[Need]] = match purpose {
+        Purpose::Build => &[FOR_BUILD],
+        Purpose::Tests => &[FOR_BUILD, FOR_TESTS],
+        Purpose::Matrix => &[FOR_BUILD, FOR_TESTS, FOR_MATRIX],
+    };
+    lists.iter().copied().flatten().filter(|need| !is_there(&need.sign)).map(|need| need.package).collect()
 }
 
 fn is_there(sign: &Sign) -> bool {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use serde::Serialize;
 
 use crate::privileged::{self, Leftovers};
 use crate::setup;
@@ -20,7 +21,7 @@ pub struct Args {
 }
 
 /// What has been counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// Tests that ran and passed.
     pub passed: u64,
@@ -44,21 +45,22 @@ impl Tally {
         self.skipped += number_before(" ignored");
     }
 
-    fn add(&mut self, other: Tally) {
+    /// Adds another count.
+    pub fn add(&mut self, other: Tally) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
     }
 
     /// A test that skips itself returns like one that passed: moves those to where they belong.
-    fn skip(&mut self, tests: u64) {
+    pub fn skip(&mut self, tests: u64) {
         self.passed = self.passed.saturating_sub(tests);
         self.skipped += tests;
     }
 }
 
 /// The directory of the package whose tests need root.
-const PRIVILEGED: &str = "tests";
+pub const PRIVILEGED: &str = "tests";
 /// How many of those run at a time: each has processes of its own, and deadlines.
 const PRIVILEGED_THREADS: &str = "2";
 
