@@ -166,7 +166,7 @@ fn check_verdicts(root: &Path) -> Result<()> {
     // What it prints is the figures.
     let mut verifier = Command::new("cargo");
     verifier.current_dir(root).args(["test", "--quiet", "--package", "netdext-tests", "--test", "verifier"]);
-    run_printed(verifier.args(["--", "--nocapture"]))?;
+    run_printed(&mut verifier)?;
     println!("ok: the verifier takes every program, within the figures of ebpf/object/verifier.json");
     Ok(())
 }

@@ -76,6 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let work = Work::new(&directory, &built, args.load, &args.filters)?;
     let report = Report { kernels: work.run(&kernels, &resolved, &archive)? };
     report.write(&directory.join("report.json"))?;
+    report.write_verifier(&directory.join("verifier.json"))?;
     report.print();
     if report.total().failed > 0 {
         std::process::exit(1);

@@ -1,6 +1,6 @@
 //! What the run has come to: a table for people and a file for programs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -117,6 +117,22 @@ impl Report {
     /// The file can't be written.
     pub fn write(&self, file: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(file, text).with_context(|| format!("write {}", file.display()))
+    }
+
+    /// Writes what the verifiers have said of the programs, in the form of `ebpf/object/verifier.json`; nothing, if none was
+    /// asked.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write_verifier(&self, file: &Path) -> anyhow::Result<()> {
+        let guests = self.kernels.iter().flat_map(|kernel| &kernel.guests);
+        let results = guests.flat_map(|guest| &guest.programs);
+        let figures: BTreeMap<_, _> = results.flat_map(|result| &result.verifier).collect();
+        if figures.is_empty() {
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(&figures)? + "\n";
         fs::write(file, text).with_context(|| format!("write {}", file.display()))
     }
 

@@ -23,6 +23,9 @@ pub struct ProgramResult {
     pub skips: Vec<String>,
     /// Lines of the kernel's log that tell of a fault of it.
     pub kernel_faults: Vec<String>,
+    /// The verifier's figures by the kernel's series, as the test program `verifier` has them.
+    #[serde(skip)]
+    pub verifier: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a line has brought to its end.
@@ -59,7 +62,11 @@ impl Reader {
             self.panic = Some(without_time(line).to_owned());
         }
         let Some(running) = &mut self.running else { return Step::Nothing };
-        if line.starts_with("test result: ") {
+        if let Some(figures) = line.strip_prefix("verifier: {") {
+            if let Ok(serde_json::Value::Object(figures)) = serde_json::from_str(&format!("{{{figures}")) {
+                running.verifier.extend(figures);
+            }
+        } else if line.starts_with("test result: ") {
             running.tally.count(line);
             self.counted = true;
         } else if let Some(test) =
@@ -162,6 +169,15 @@ mod tests {
             ..ProgramResult::default()
         };
         assert_eq!(steps, [Step::Ready, Step::Started("lab".to_owned()), Step::Ended(result), Step::Done]);
+    }
+
+    #[test]
+    fn the_figures_of_the_verifier_are_kept() {
+        let result = only_result(
+            "@@ start verifier\nverifier: netdext: 7 instructions\nverifier: {\"6.1\":{\"netdext\":[7,1]}}\n\
+             test result: ok. 1 passed\n@@ end verifier 0 12",
+        );
+        assert_eq!(serde_json::Value::Object(result.verifier)["6.1"]["netdext"][0], 7);
     }
 
     #[test]
