@@ -274,7 +274,9 @@ mod tests {
         let reached = with_spin(&[3.0, 30.0, 5.0]);
         assert_eq!((reached.figure, reached.reached, reached.not_measured), (Some(3.0), Some(true), None));
         assert_eq!(with_spin(&[1.0, 15.0, 90.0]).reached, Some(false));
-        let memory = |bytes: f64| aim(&[case("memory", vec![outcome(ADAPTIVE, &[bytes])])], WANTED[19].name);
+        let memory = |bytes: f64| {
+            aim(&[case("memory", vec![outcome(ADAPTIVE, &[bytes])])], "resident memory, one queue")
+        };
         assert_eq!((memory(4e7).reached, memory(5e7).reached), (Some(true), Some(false)));
     }
 
