@@ -88,6 +88,19 @@ impl Namespace {
         Some(links[0].take())
     }
 
+    /// What the kernel in this namespace has counted of ICMP over IPv4, by its name in /proc/net/snmp, such as `InEchos`.
+    ///
+    /// # Panics
+    /// It counts no such thing.
+    pub fn icmp_count(&self, name: &str) -> u64 {
+        let table = self.run("cat", &["/proc/net/snmp"]);
+        let mut lines = table.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let count = pairs.find(|(known, _)| *known == name).and_then(|(_, count)| count.parse().ok());
+        count.unwrap_or_else(|| panic!("no count {name} in {table}"))
+    }
+
     /// Frames that an interface was to send, and that the kernel dropped instead: on a veth, those that the ring of the
     /// other end had no room for.
     ///

@@ -124,12 +124,11 @@ fn delete_under_load(purpose: &str, delete: impl FnOnce(&Wire)) {
     let mut netdext = Netdext::run(&wire.driver, DRIVER_IFACE, &load);
     netdext.ready();
     let flood = Netdext::start(wire.host.command("ping").args(["-q", "-f", "-w", "10", DRIVER_V4]));
-    let received = || -> Option<()> {
-        let link: Value =
-            serde_json::from_str(&wire.host.ip(&["-json", "-s", "link", "show", "dev", HOST_IFACE])).ok()?;
-        (link[0]["stats64"]["rx"]["packets"].as_u64()? > 1000).then_some(())
-    };
-    wait_until("there is load", SOON, received);
+    // Both ends ask, and are answered.
+    wait_until("there is load", SOON, || {
+        let kinds = ["InEchos", "InEchoReps"];
+        kinds.iter().all(|kind| wire.host.icmp_count(kind) > 200).then_some(())
+    });
     delete(&wire);
     let finished = netdext.wait();
     drop(flood);

@@ -296,6 +296,20 @@ fn a_queue_that_cannot_go_on_ends_the_step_and_the_pool_stays_whole() {
 }
 
 #[test]
+fn what_had_arrived_when_a_queue_failed_is_counted() {
+    let notes = Notes { to_send: 5, ..Notes::default() };
+    let mut bench = Bench::running(notes, &SimConfig::default());
+    bench.wire.set_faults(Faults { wake_error: Some(Errno::NXIO), ..Faults::default() });
+    let error = bench.worker.step(bench.wire.now(), BUDGET).expect_err("ENXIO does not pass");
+    bench.inject(3);
+    let Bench { worker, wire, notes, .. } = bench;
+    let report = worker.finish(wire.now(), Some(error));
+    assert_eq!((report.snapshot.rx_packets, report.snapshot.rx_disabled), (3, 3));
+    assert!(report.census.is_whole(), "{:?}", report.census);
+    assert_eq!(count(&notes.borrow().calls, "rx 3"), 0, "the driver has been stopped");
+}
+
+#[test]
 fn timers_fire_only_while_running() {
     let notes = Notes { leaves_timer: true, ..Notes::default() };
     let mut bench = Bench::running(notes, &SimConfig::default());

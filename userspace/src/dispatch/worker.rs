@@ -432,6 +432,8 @@ impl Worker {
             self.state = State::Stopped;
         }
         self.batch.clear();
+        // Where a queue has failed, what had arrived by then is still in the ring: counted as for a stopped driver.
+        self.receive(now, self.port.pool.capacity());
         let mut snapshot = self.snapshot();
         let Self { driver, port, .. } = self;
         if snapshot.census.user > 0 {
