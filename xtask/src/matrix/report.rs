@@ -98,6 +98,9 @@ pub fn print_result(guest: &str, result: &ProgramResult) {
     for failure in &result.failures {
         println!("FAILED: Linux {guest}: {name}: {failure}");
     }
+    for test in &result.unsteady {
+        println!("UNSTEADY: Linux {guest}: {name}: {test} failed, and passed by itself");
+    }
     for fault in &result.kernel_faults {
         println!("Linux {guest}: {name}: the kernel says {fault}");
     }

@@ -19,6 +19,8 @@ pub struct ProgramResult {
     pub seconds: u64,
     /// Tests that failed, and what else went wrong.
     pub failures: Vec<String>,
+    /// Tests that failed and then, once more by themselves, passed.
+    pub unsteady: Vec<String>,
     /// Tests that can't run there, and why.
     pub skips: Vec<String>,
     /// Lines of the kernel's log that tell of a fault of it.
@@ -35,7 +37,7 @@ pub enum Step {
     Nothing,
     /// The guest has booted.
     Ready,
-    /// The test program has started.
+    /// The test program has started, or its failed tests have, once more.
     Started(String),
     /// The test program has ended.
     Ended(ProgramResult),
@@ -91,6 +93,12 @@ impl Reader {
                 self.counted = false;
                 Step::Started(rest.to_owned())
             }
+            ("again", Some(running)) => {
+                running.unsteady = std::mem::take(&mut running.failures);
+                running.tally.failed = 0;
+                self.counted = false;
+                Step::Started(rest.to_owned())
+            }
             ("skip", Some(running)) => {
                 running.skips.push(rest.to_owned());
                 Step::Nothing
@@ -110,6 +118,7 @@ impl Reader {
         let Some(mut result) = self.running.take() else { return Step::Nothing };
         let mut words = said.split_whitespace().skip(1);
         let status = words.next().unwrap_or_default();
+        result.unsteady.retain(|test| !result.failures.contains(test));
         result.seconds = words.next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default();
         result.tally.skip(result.skips.len() as u64);
         if !self.counted || (status != "0" && result.tally.failed == 0) {
@@ -188,6 +197,24 @@ mod tests {
         );
         assert_eq!(result.failures, ["a_test"]);
         assert_eq!(result.tally, Tally { passed: 1, failed: 1, skipped: 0 });
+    }
+
+    #[test]
+    fn a_test_that_fails_has_one_more_try_and_is_named() {
+        let first = "@@ start lab\ntest a ... FAILED\ntest b ... FAILED\ntest result: FAILED. 5 passed; 2 failed; 0 ignored\n\
+                     @@ again lab\ntest a ... ok\n";
+        let passed = only_result(&format!(
+            "{first}test b ... ok\ntest result: ok. 2 passed; 0 failed; 0 ignored\n@@ end lab 0 9"
+        ));
+        assert_eq!((passed.tally, passed.failures.len()), (Tally { passed: 7, failed: 0, skipped: 0 }, 0));
+        assert_eq!(passed.unsteady, ["a", "b"]);
+        let failed = only_result(&format!(
+            "{first}test b ... FAILED\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\n@@ end lab 101 9"
+        ));
+        assert_eq!(failed.tally, Tally { passed: 6, failed: 1, skipped: 0 });
+        assert_eq!((failed.unsteady, failed.failures), (vec!["a".to_owned()], vec!["b".to_owned()]));
+        let hung = only_result(&format!("{first}@@ end lab 124 9"));
+        assert_eq!((hung.tally.failed, hung.failures), (1, vec!["it did not end in time".to_owned()]));
     }
 
     #[test]
