@@ -79,7 +79,7 @@ fn every_frame_of_the_table_gets_its_verdict() {
 fn the_table_has_every_verdict_but_those_that_need_a_huge_or_tiny_frame() {
     let mut met: HashSet<_> = table().into_iter().map(|case| case.expected).collect();
     met.extend([Counter::DriverSteerAll, Counter::TruncatedEthernet, Counter::DatagramTooLong]);
-    // With a flag set, with rules, or without the second program: other tests' matter.
+    // With a flag set, with rules, or without one of the programs: other tests' matter.
     met.extend(Counter::ANSWERED);
     met.extend([
         Counter::AnswerRateLimited,
@@ -114,7 +114,7 @@ fn steering_all_takes_even_malformed_frames_and_those_to_other_stations() {
 }
 
 #[test]
-fn without_the_second_program_a_rule_decides_or_the_frame_is_the_kernels() {
+fn without_the_policy_program_a_rule_decides_or_the_frame_is_the_kernels() {
     let unjudged = |flags| {
         let (host, case) = (host(flags), table().remove(0));
         let First::Undecided(undecided) = by_rules(&*case.frame, &host) else { panic!("a rule has decided") };

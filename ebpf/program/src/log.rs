@@ -27,6 +27,6 @@ fn netdext_log(ctx: XdpContext) -> u32 {
         let name = unsafe { core::str::from_utf8_unchecked(name) };
         info!(&ctx, target: "netdext::xdp", "queue {} to {}: {}", ctx.rx_queue_index(), to, name);
     }
-    // Each frame has a timestamp that may need one: who logs every frame measures none of them.
+    // Which frames get a timestamp goes by the reason, which is but a number here: with this one all get it that could.
     finish(&ctx, action, Counter::DriverSteerAll, 1)
 }
