@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use netdext_tests::echo::set_checksum;
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, DRIVER_V6, HOST_IFACE, HOST_V4};
-use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, patiently, require, wait_until};
+use netdext_tests::{
+    EchoRequest, Namespace, Netdext, PacketSocket, Wire, patience, patiently, require, wait_until,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -120,10 +122,11 @@ fn an_interface_that_is_down_is_served_once_it_is_up() {
 /// Deletes an interface while frames run in both directions; netdext must end by itself and say why.
 fn delete_under_load(purpose: &str, delete: impl FnOnce(&Wire)) {
     let wire = Wire::new(purpose);
-    let load = ["--first", "10ms", "--interval", "1ms", "--batch", "8", "--target", HOST_V4];
+    let (interval, flood_for) = (format!("{}ms", patience()), (10 * patience()).to_string());
+    let load = ["--first", "10ms", "--interval", &interval, "--batch", "8", "--target", HOST_V4];
     let mut netdext = Netdext::run(&wire.driver, DRIVER_IFACE, &load);
     netdext.ready();
-    let flood = Netdext::start(wire.host.command("ping").args(["-q", "-f", "-w", "10", DRIVER_V4]));
+    let flood = Netdext::start(wire.host.command("ping").args(["-q", "-f", "-w", &flood_for, DRIVER_V4]));
     // Both ends ask, and are answered.
     wait_until("there is load", SOON, || {
         let kinds = ["InEchos", "InEchoReps"];
