@@ -25,7 +25,7 @@ pub const LOG_PLACE: u32 = 2;
 /// Per-CPU array of one [`Undecided`](crate::verdict::Undecided): what the rules tell the policy.
 pub const UNDECIDED: &str = "UNDECIDED";
 /// Per-CPU array of two `u32`: what the other programs tell the one that logs, action and
-/// [`Counter`](crate::Counter).
+/// [`Counter`].
 pub const LOGGED: &str = "LOGGED";
 /// XSKMAP: rx queue -> AF_XDP socket.
 pub const XSKS: &str = "XSKS";
@@ -37,7 +37,7 @@ pub const OWNED_V4: &str = "OWNED_V4";
 pub const OWNED_V6: &str = "OWNED_V6";
 /// Array of [`NEAR_SLOTS`](crate::near::NEAR_SLOTS) [`Near`](crate::near::Near)s: what there is of [`OWNED_V4`], at hand.
 pub const NEAR_V4: &str = "NEAR_V4";
-/// Per-CPU array of `u64`, indexed by [`Counter`](crate::Counter).
+/// Per-CPU array of `u64`, indexed by [`Counter`].
 pub const COUNTERS: &str = "COUNTERS";
 /// Array of [`TABLES`](crate::rules::TABLES) [`Table`](crate::rules::Table)s; [`Config::table`] says which one counts.
 pub const RULES: &str = "RULES";

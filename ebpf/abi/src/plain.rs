@@ -217,7 +217,7 @@ fn v6_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
 fn key(ethertype: u16, family: u16, protocol: u8, addresses: [u64; 4], ports: Option<[u8; 4]>) -> Key {
     let [a, b, c, d] = ports.unwrap_or_default();
     let marks = if ports.is_some() { family | Key::PORTS } else { family };
-    let protocol = Key::HAS_PROTOCOL | protocol as u16;
+    let protocol = Key::HAS_PROTOCOL | u16::from(protocol);
     let [e, f, g, h] = addresses;
     let words: [u64; KEY_WORDS] = [Key::first_word(ethertype, VLAN_NONE, protocol, marks), e, f, g, h];
     Key { words, source_port: code([a, b]), destination_port: code([c, d]) }

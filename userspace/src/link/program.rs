@@ -424,7 +424,7 @@ impl SteeringProgram {
         EbpfLogger::init(&mut self.ebpf).map(|records| Some(FrameLog { records })).map_err(ProgramError::Log)
     }
 
-    /// The mean time of so many runs over one frame, without a device; see [`run_time`](super::run_time). Counters count
+    /// The mean time of so many runs over one frame, without a device; see [`run_time`]. Counters count
     /// them.
     ///
     /// # Errors
