@@ -27,9 +27,9 @@ use crate::{
 /// Ethernet device sends them.
 pub(crate) const HEAD_LEN: usize = ETHERNET_LEN + IPV4_LEN + 4;
 /// Version 4, and a header of five words.
-pub(crate) const IPV4_NO_OPTIONS: u8 = 0x45;
-pub(crate) const ETHERTYPE_IPV4: [u8; 2] = crate::parse::ETHERTYPE_IPV4.to_be_bytes();
-pub(crate) const ETHERTYPE_IPV6: [u8; 2] = crate::parse::ETHERTYPE_IPV6.to_be_bytes();
+const IPV4_NO_OPTIONS: u8 = 0x45;
+const ETHERTYPE_IPV4: [u8; 2] = crate::parse::ETHERTYPE_IPV4.to_be_bytes();
+const ETHERTYPE_IPV6: [u8; 2] = crate::parse::ETHERTYPE_IPV6.to_be_bytes();
 /// Where the ICMP message begins.
 const ICMP4_AT: usize = ETHERNET_LEN + IPV4_LEN;
 const ICMP6_AT: usize = ETHERNET_LEN + IPV6_LEN;
@@ -66,9 +66,30 @@ const fn driver(reason: Counter) -> Option<Decision> {
 
 /// The end of a datagram of `len` bytes at `start`, if the frame has all of it.
 #[inline(always)]
-pub(crate) fn end_of<R: Reader + ?Sized>(frame: &R, start: usize, len: usize) -> Option<usize> {
+fn end_of<R: Reader + ?Sized>(frame: &R, start: usize, len: usize) -> Option<usize> {
     let end = start + len;
     (frame.contains(end) && end <= usize::from(u16::MAX)).then_some(end)
+}
+
+/// The total length and the end of a plain IPv4 datagram.
+#[inline(always)]
+fn v4_datagram<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<(usize, usize)> {
+    if head[14] != IPV4_NO_OPTIONS {
+        return None;
+    }
+    let len = frame.number([head[16], head[17]]);
+    let end = end_of(frame, ETHERNET_LEN, len)?;
+    (len >= IPV4_LEN).then_some((len, end))
+}
+
+/// The payload length and the end of an IPv6 datagram, which is plain if no extension header comes next.
+#[inline(always)]
+fn v6_datagram<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<(usize, usize)> {
+    if head[14] >> 4 != 6 {
+        return None;
+    }
+    let len = frame.number([head[18], head[19]]);
+    Some((len, end_of(frame, ICMP6_AT, len)?))
 }
 
 #[inline(always)]
@@ -79,14 +100,7 @@ fn v4<R: Reader + ?Sized, P: PortView + ?Sized>(
     head: &[u8; HEAD_LEN],
     ours: bool,
 ) -> Option<Decision> {
-    if head[14] != IPV4_NO_OPTIONS {
-        return None;
-    }
-    let len = frame.number([head[16], head[17]]);
-    let end = end_of(frame, ETHERNET_LEN, len)?;
-    if len < IPV4_LEN {
-        return None;
-    }
+    let (len, end) = v4_datagram(frame, head)?;
     if code([head[20], head[21]]) & IPV4_FRAGMENT != 0 {
         return kernel(Counter::KernelFragment);
     }
@@ -127,11 +141,7 @@ fn v6<R: Reader + ?Sized, P: PortView + ?Sized>(
     head: &[u8; HEAD_LEN],
     ours: bool,
 ) -> Option<Decision> {
-    if head[14] >> 4 != 6 {
-        return None;
-    }
-    let len = frame.number([head[18], head[19]]);
-    end_of(frame, ICMP6_AT, len)?;
+    let (len, _) = v6_datagram(frame, head)?;
     let next = head[20];
     if next != ICMP6 {
         return if is_extension(next) { None } else { kernel(Counter::KernelOther) };
@@ -173,14 +183,7 @@ pub fn plain_key<R: Reader + ?Sized>(frame: &R) -> Option<Key> {
 
 #[inline(always)]
 fn v4_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
-    if head[14] != IPV4_NO_OPTIONS {
-        return None;
-    }
-    let len = frame.number([head[16], head[17]]);
-    let end = end_of(frame, ETHERNET_LEN, len)?;
-    if len < IPV4_LEN {
-        return None;
-    }
+    let (len, end) = v4_datagram(frame, head)?;
     let protocol = head[23];
     let fragment = code([head[20], head[21]]) & IPV4_FRAGMENT != 0;
     if !fragment && protocol == ICMP4 && len < IPV4_LEN + ECHO_LEN {
@@ -195,11 +198,7 @@ fn v4_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
 
 #[inline(always)]
 fn v6_key<R: Reader + ?Sized>(frame: &R, head: &[u8; HEAD_LEN]) -> Option<Key> {
-    if head[14] >> 4 != 6 {
-        return None;
-    }
-    let len = frame.number([head[18], head[19]]);
-    let end = end_of(frame, ICMP6_AT, len)?;
+    let (len, end) = v6_datagram(frame, head)?;
     let next = head[20];
     // A shorter message of ICMPv6 may be a malformed one.
     if is_extension(next) || next == ICMP6 && len < NDP_LEN {
