@@ -107,7 +107,7 @@ pub enum AtOnce {
     Rules,
 }
 
-/// What can be said without a look at the frame.
+/// Judges as far as that goes by the configuration alone. Nothing is read of a frame.
 #[inline(always)]
 pub fn at_once<P: PortView + ?Sized>(port: &P) -> AtOnce {
     let config = port.config();
