@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use netdext::control::list::{ListEntry, ListState};
-use netdext::control::protocol::{ErrorCode, ErrorObject, Request};
-use netdext::control::{Answer, Incoming, Reply, RuntimeDir, Server, ServerConfig, SocketName};
-use netdext::link::steering::ProgramCounters;
-use netdext::stats::{PortStats, QueueStats};
+use netdext_daemon::control::list::{ListEntry, ListState};
+use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Request};
+use netdext_daemon::control::{Answer, Incoming, Reply, RuntimeDir, Server, ServerConfig, SocketName};
+use netdext_host::link::steering::ProgramCounters;
+use netdext_host::stats::{PortStats, QueueStats};
 use tokio::sync::{mpsc, oneshot};
 
 /// A driver that is not there, with the counts that it shows.

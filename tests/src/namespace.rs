@@ -130,7 +130,7 @@ impl Namespace {
     /// The namespace can't be entered, or `work` panics.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let in_namespace = || {
-            netdext::link::netns::enter(&self.name).expect("the namespace can be entered");
+            netdext_host::link::netns::enter(&self.name).expect("the namespace can be entered");
             work()
         };
         let result = std::thread::scope(|scope| scope.spawn(in_namespace).join());

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 
-use netdext::privilege;
+use netdext_host::privilege;
 
 /// Skips the test it stands in unless it runs as root and the named programs are there.
 ///

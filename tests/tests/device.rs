@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use netdext::link::offload;
-use netdext::link::{Device, DeviceError, Netlink, PeerLocation, QueueSource};
+use netdext_host::link::offload;
+use netdext_host::link::{Device, DeviceError, Netlink, PeerLocation, QueueSource};
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
 use netdext_tests::{Namespace, Wire, WireConfig, require};
 

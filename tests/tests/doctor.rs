@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use netdext::link::Device;
-use netdext::link::offload::finish_frames;
-use netdext::link::program::{ProgramConfig, SteeringProgram, XdpMode};
-use netdext::link::tuning::Change;
+use netdext_host::link::Device;
+use netdext_host::link::offload::finish_frames;
+use netdext_host::link::program::{ProgramConfig, SteeringProgram, XdpMode};
+use netdext_host::link::tuning::Change;
 use netdext_tests::process::binary;
 use netdext_tests::{Finished, Namespace, Netdext, patiently, require};
 use rustix::process::Signal;

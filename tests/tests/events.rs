@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netdext::link::{Device, DeviceError, LinkEvent, LinkEvents};
+use netdext_host::link::{Device, DeviceError, LinkEvent, LinkEvents};
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
 use netdext_tests::{Namespace, Wire, patiently, require};
 

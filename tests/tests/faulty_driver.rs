@@ -6,7 +6,7 @@ use std::time::Duration;
 use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PowerState};
 use netdext::error::one_line;
 use netdext::packet::PacketBatch;
-use netdext::supervisor::{CommandError, EndReason, RunConfig, RunReport, Supervisor, SwitchError};
+use netdext_host::supervisor::{CommandError, EndReason, RunConfig, RunReport, Supervisor, SwitchError};
 use netdext_tests::wire::DRIVER_IFACE;
 use netdext_tests::{Wire, patiently, require};
 

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netdext::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleFactory};
 use netdext::driver::{InjectCommand, InjectSettings, TargetStats};
-use netdext::link::program::XdpMode;
-use netdext::stats::InjectorReport;
-use netdext::supervisor::{RunConfig, RunReport, Supervisor};
+use netdext_drivers::sample::{InjectorConfig, SampleConfig, SampleFactory};
+use netdext_host::link::program::XdpMode;
+use netdext_host::stats::InjectorReport;
+use netdext_host::supervisor::{RunConfig, RunReport, Supervisor};
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE, HOST_V4};
 use netdext_tests::{Wire, require};
 

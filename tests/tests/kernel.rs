@@ -5,9 +5,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::process::Command;
 
-use netdext::link::kernel::{KernelFeatures, Need, Support};
-use netdext::link::program::OBJECT;
 use netdext_abi::maps::PROGRAM;
+use netdext_host::link::kernel::{KernelFeatures, Need, Support};
+use netdext_host::link::program::OBJECT;
 use netdext_tests::daemon::names_in;
 use netdext_tests::process::binary;
 use netdext_tests::wire::DRIVER_IFACE;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use netdext::link::{Device, Lab, LabConfig, LabError, lab};
+use netdext_host::link::{Device, Lab, LabConfig, LabError, lab};
 use netdext_tests::process::binary;
 use netdext_tests::{Namespace, PacketSocket, require};
 use serde_json::Value;

@@ -2,7 +2,7 @@
 
 use std::sync::Barrier;
 
-use netdext::link::{Netlink, netns};
+use netdext_host::link::{Netlink, netns};
 use netdext_tests::{Namespace, require};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::UnshareFlags;

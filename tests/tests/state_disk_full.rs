@@ -3,11 +3,11 @@
 use std::io::ErrorKind;
 use std::process::Command;
 
-use netdext::control::protocol::{Identity, Selector};
-use netdext::dispatch::WaitStrategy;
-use netdext::link::program::XdpMode;
-use netdext::registry::{Registry, RegistryError, StateDir};
-use netdext::supervisor::spec::DriverSpec;
+use netdext_daemon::control::protocol::{Identity, Selector};
+use netdext_daemon::registry::{Registry, RegistryError, StateDir};
+use netdext_daemon::spec::DriverSpec;
+use netdext_host::link::program::XdpMode;
+use netdext_host::worker::WaitStrategy;
 
 /// Names the directory when this program is started again with a small disk mounted there.
 const SMALL_DISK: &str = "NETDEXT_TEST_SMALL_DISK";

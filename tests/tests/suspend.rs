@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use netdext::daemon::suspend::{SleepEvent, SleepEvents, watch_on};
+use netdext_daemon::daemon::suspend::{SleepEvent, SleepEvents, watch_on};
 use netdext_tests::{patiently, require, wait_until};
 use tokio::time::timeout;
 use zbus::zvariant::OwnedFd;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use netdext::link::Device;
-use netdext::link::threaded::{Tuning, Untuned, tune};
+use netdext_host::link::Device;
+use netdext_host::link::threaded::{Tuning, Untuned, tune};
 use netdext_tests::{Namespace, Netdext, require, wait_until};
 use rustix::process::Signal;
 

@@ -9,15 +9,15 @@ use std::io::Write as _;
 
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
-use netdext::link::{program, traffic};
 use netdext_abi::maps::LOG_FRAMES;
 use netdext_abi::{generate, maps};
+use netdext_host::link::{program, traffic};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::uname;
 
 /// Of each program by the kernel's series, as of the last change that was looked at: instructions processed, and states.
-const COMMITTED: &str = include_str!("../../ebpf/object/verifier.json");
+const COMMITTED: &str = include_str!("../../userspace/host/object/verifier.json");
 
 /// By how much a figure may grow before somebody has to look at it.
 const GROWTH: f64 = 1.25;
@@ -101,7 +101,7 @@ fn the_verifier_takes_every_program_and_needs_no_more_for_it_than_was_looked_at(
         for ((now, then), what) in now.iter().zip(then).zip(["instructions", "states"]) {
             assert!(
                 *now as f64 <= *then as f64 * GROWTH,
-                "{label} on Linux {series}: {now} {what}, {then} in ebpf/object/verifier.json"
+                "{label} on Linux {series}: {now} {what}, {then} in userspace/host/object/verifier.json"
             );
         }
     }

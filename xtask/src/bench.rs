@@ -22,7 +22,7 @@ pub struct Args {
 /// # Errors
 /// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let netdext = shell::build_netdext()?;
+    let netdext = shell::build_netdext(true)?;
     // It is `target/release/netdext`, wherever the target directory is.
     let target = netdext.parent().and_then(Path::parent);
     let target = target.with_context(|| format!("{} is in no folder", netdext.display()))?;

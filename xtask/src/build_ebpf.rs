@@ -1,4 +1,4 @@
-//! `cargo xtask build-ebpf`: the one way to write ebpf/object.
+//! `cargo xtask build-ebpf`: the one way to write userspace/host/object.
 
 pub mod manifest;
 pub mod objects;

@@ -1,4 +1,4 @@
-//! `cargo xtask check-ebpf`: are the objects in ebpf/object what their sources say, do they judge frames as the host
+//! `cargo xtask check-ebpf`: are the objects in userspace/host/object what their sources say, do they judge frames as the host
 //! does, and how much has the kernel's verifier to do for them?
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
@@ -167,6 +167,8 @@ fn check_verdicts(root: &Path) -> Result<()> {
     let mut verifier = Command::new("cargo");
     verifier.current_dir(root).args(["test", "--quiet", "--package", "netdext-tests", "--test", "verifier"]);
     run_printed(&mut verifier)?;
-    println!("ok: the verifier takes every program, within the figures of ebpf/object/verifier.json");
+    println!(
+        "ok: the verifier takes every program, within the figures of userspace/host/object/verifier.json"
+    );
     Ok(())
 }

@@ -31,9 +31,9 @@ enum Command {
     Matrix(matrix::Args),
     /// Install the packages that the build needs
     Setup(setup::Args),
-    /// Build the XDP programs and write ebpf/object
+    /// Build the XDP programs and write userspace/host/object
     BuildEbpf(build_ebpf::Args),
-    /// Check that ebpf/object is what its sources say
+    /// Check that userspace/host/object is what its sources say
     CheckEbpf(check_ebpf::Args),
 }
 

@@ -21,7 +21,7 @@ pub struct Args {
 /// # Errors
 /// A package is missing, the build fails, or netdext can't be started.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let netdext = shell::build_netdext()?;
+    let netdext = shell::build_netdext(false)?;
     let mut command = shell::as_root(&netdext, &["RUST_LOG"])?;
     command.args(["run", "--lab", "--iface"]).arg(args.iface).args(args.netdext_arguments);
     Err(shell::replace_by(&mut command))

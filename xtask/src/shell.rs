@@ -103,15 +103,22 @@ pub fn build(arguments: &[&str]) -> anyhow::Result<Vec<Built>> {
     Ok(built)
 }
 
-/// Makes sure that netdext can be built, and builds it in release.
+/// Makes sure that netdext can be built, and builds it in release; with the program that measures it beside it, if asked for.
 ///
 /// # Errors
 /// A package is missing, or the build fails.
-pub fn build_netdext() -> anyhow::Result<PathBuf> {
+pub fn build_netdext(with_bench: bool) -> anyhow::Result<PathBuf> {
     setup::ensure(setup::Purpose::Build)?;
-    let built = build(&["--release", "--package", "netdext", "--bin", "netdext"])?;
-    Ok(built.into_iter().next().context("cargo built no executable")?.executable)
+    let mut arguments = vec!["--release", "--package", "netdext-cli", "--bin", "netdext"];
+    if with_bench {
+        arguments.extend(["--package", "netdext-bench", "--bin", "netdext-bench"]);
+    }
+    let built = build(&arguments)?.into_iter().find(|built| built.name == "netdext");
+    Ok(built.context("cargo built no executable called netdext")?.executable)
 }
+
+/// The program that users start, and that which `netdext bench` becomes.
+pub const NETDEXT_PROGRAMS: [&str; 2] = ["netdext", "netdext-bench"];
 
 /// Puts a command in the place of this process, so that signals, terminal and exit status are its own. Returns only why
 /// it can't be started.

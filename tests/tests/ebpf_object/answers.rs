@@ -7,14 +7,14 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd as _;
 
 use netdext::dispatch::Worker;
-use netdext::driver::builtin::sample::{SampleConfig, SampleFactory};
 use netdext::driver::{DeviceInfo, PowerState};
-use netdext::link::program::{ProgramConfig, SteeringProgram};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::proto::checksum::{Sum, checksum};
 use netdext_abi::{Counter, Kind, parse};
+use netdext_drivers::sample::{SampleConfig, SampleFactory};
+use netdext_host::link::program::{ProgramConfig, SteeringProgram};
 
 use crate::frames::{Case, MAC, OWNED_V4, OWNED_V6, table};
 use crate::{SHORTEST, XDP_PASS, XDP_REDIRECT, config, skip, xdp_socket};

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use netdext::link::{
+use netdext_host::link::{
     attachment::{XdpHook, attached_program},
     program::{ProgramError, SteeringProgram, XdpMode},
 };

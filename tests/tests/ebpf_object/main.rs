@@ -17,17 +17,17 @@ use std::{
 use aya::programs::loaded_programs;
 use frames::{MAC, OWNED_V4, OWNED_V6, table};
 use netdext::driver::RxTimestamps;
-use netdext::link::{
-    program::{ProgramConfig, SteeringProgram},
-    steering::ProgramCounters,
-};
-use netdext::steer::{Rule, RuleTable};
 use netdext_abi::{
     Config, Counter, PortView, RX_META_LEN, RxMeta, Verdict,
     maps::{MAP_NAMES, OWNED, PROGRAM_NAMES},
     rules::Table,
     verdict,
 };
+use netdext_host::link::{
+    program::{ProgramConfig, SteeringProgram},
+    steering::ProgramCounters,
+};
+use netdext_host::steer::{Rule, RuleTable};
 use rustix::{
     net::{AddressFamily, SocketType, socket, sockopt},
     time::{ClockId, clock_gettime},
@@ -188,7 +188,8 @@ struct Names {
 }
 
 fn names_in_object() -> Names {
-    let object = aya_obj::Object::parse(netdext::link::program::OBJECT).expect("the object can't be parsed");
+    let object =
+        aya_obj::Object::parse(netdext_host::link::program::OBJECT).expect("the object can't be parsed");
     assert_eq!(object.license.to_bytes(), b"Dual MIT/GPL");
     Names { maps: object.maps.into_keys().collect(), programs: object.programs.into_keys().collect() }
 }
@@ -243,7 +244,7 @@ fn only_frames_that_somebody_measures_get_a_timestamp() {
         return;
     }
     // What is counted is counted on this CPU.
-    netdext::cpu::pin_to(netdext::cpu::allowed().unwrap()[0]).unwrap();
+    netdext_host::cpu::pin_to(netdext_host::cpu::allowed().unwrap()[0]).unwrap();
     let socket = xdp_socket();
     let frame = |kind| table().into_iter().find(|case| case.expected == kind).unwrap().frame;
     let requests =

@@ -2,11 +2,11 @@
 
 use std::{collections::HashMap, os::fd::AsFd as _};
 
-use netdext::{
+use netdext_abi::{Counter, Decision, Verdict, verdict};
+use netdext_host::{
     link::program::{ProgramConfig, ProgramError, SteeringProgram},
     steer::{Rule, RuleId, TableError},
 };
-use netdext_abi::{Counter, Decision, Verdict, verdict};
 
 use super::{MAC, OWNED_V4, XDP_PASS, XDP_REDIRECT, config, counted, host, skip, table, xdp_socket};
 

@@ -248,13 +248,12 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cases::{Bench, all};
-    use super::super::plan::Plan;
-    use super::super::process::Netdext;
-    use super::super::schema::Better;
-    use super::super::table::tests::outcome;
     use super::*;
-    use crate::kernel::RiskArgs;
+    use crate::cases::{Bench, all};
+    use crate::plan::Plan;
+    use crate::process::Netdext;
+    use crate::schema::Better;
+    use crate::table::tests::outcome;
 
     fn case(id: &str, results: Vec<Outcome>) -> Case {
         Case { id: id.into(), title: id.into(), unit: Unit::Pps, better: Better::Higher, results }
@@ -296,7 +295,7 @@ mod tests {
 
     #[test]
     fn every_aim_is_about_figures_that_a_full_run_measures() {
-        let netdext = Netdext::this(RiskArgs { risk_kernel_panic: false }).expect("this program");
+        let netdext = Netdext::find(Some("/bin/true".as_ref()), false).expect("a program");
         let bench = Bench { netdext: &netdext, plan: Plan::new(false) };
         let groups = all(&bench);
         for place in WANTED.iter().flat_map(|wanted| [Some(wanted.figure), wanted.over]).flatten() {

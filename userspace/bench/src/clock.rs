@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use netdext::cpu;
+use netdext_host::cpu;
 
 use super::cpus;
 use super::interrupt;

@@ -58,8 +58,8 @@ fn change(case: &Case, was: &Outcome, is: &Outcome) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{outcome, report};
     use super::*;
+    use crate::table::tests::{outcome, report};
 
     #[test]
     fn only_what_is_beyond_the_noise_is_said_and_which_way() {

@@ -1,7 +1,7 @@
 //! Which processors this process may use: who asks is on the first, who answers on the last.
 
 use anyhow::Context;
-use netdext::cpu;
+use netdext_host::cpu;
 
 /// The first and the last processor that this thread may use; the same one if there is only one.
 ///

@@ -82,8 +82,8 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{outcome, report};
     use super::*;
+    use crate::table::tests::{outcome, report};
 
     #[test]
     fn the_page_holds_everything_and_refers_to_nothing() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::signals::Signals;
+use netdext_host::signals::Signals;
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 

@@ -1,4 +1,4 @@
-//! `netdext bench`: netdext beside the kernel's stack and its peers, in one run on one machine.
+//! The program behind `netdext bench`: netdext beside the kernel's stack and its peers, in one run on one machine.
 
 mod aims;
 mod cases;
@@ -9,6 +9,7 @@ mod facts;
 mod html;
 mod interrupt;
 mod only;
+mod output;
 mod plan;
 mod plot;
 mod prober;
@@ -25,10 +26,14 @@ mod wire;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use netdext::privilege;
+use clap::Parser;
+use netdext::error::one_line;
+use netdext_host::link::kernel;
+use netdext_host::privilege;
 
 use self::cases::Bench;
 use self::facts::Machine;
@@ -37,12 +42,17 @@ use self::plan::Plan;
 use self::process::Netdext;
 use self::runner::Group;
 use self::schema::{Report, SCHEMA_VERSION};
-use crate::kernel::RiskArgs;
 use crate::output::{complain, say};
-use crate::units;
 
-#[derive(clap::Args)]
-pub struct Args {
+/// Something failed; one line on stderr says what.
+const FAILED: u8 = 1;
+/// A capability is missing, as sysexits(3) has it for EX_NOPERM.
+const NOT_PERMITTED: u8 = 77;
+
+/// Measure netdext beside the kernel's stack and its peers, and write a report
+#[derive(Parser)]
+#[command(name = "netdext-bench", bin_name = "netdext bench", version)]
+struct Args {
     /// Less of everything: done within two minutes instead of fifteen, with more noise
     #[arg(long)]
     quick: bool,
@@ -59,21 +69,35 @@ pub struct Args {
     /// Samples of each figure at the most, instead of 5 (3 with --quick); the time for all of it stays the same
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
-    #[command(flatten)]
-    risk: RiskArgs,
+    /// The netdext to measure, instead of the one beside this program
+    #[arg(long, value_name = "FILE")]
+    netdext: Option<PathBuf>,
+    /// Measure also on a kernel that can panic as soon as an AF_XDP socket sends: Linux 6.16.8 to 6.17.10, see
+    /// docs/kernels.md
+    #[arg(long, help_heading = "Risks")]
+    risk_kernel_panic: bool,
 }
 
-/// Runs the command: measures this executable, prints a table, writes the report. What goes wrong with a single case is
-/// in the report.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let netdext = Netdext::this(args.risk)?;
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain!("netdext: {}", one_line(error.as_ref()));
+            ExitCode::from(if privilege::is_permission(error.as_ref()) { NOT_PERMITTED } else { FAILED })
+        }
+    }
+}
+
+/// Measures, prints a table, writes the report. What goes wrong with a single case is in the report.
+fn run(args: &Args) -> anyhow::Result<()> {
+    let netdext = Netdext::find(args.netdext.as_deref(), args.risk_kernel_panic)?;
     let mut plan = Plan::new(args.quick);
     plan.rounds = args.rounds.map_or(plan.rounds, usize::from);
     let bench = Bench { netdext: &netdext, plan };
     let groups = only::select(cases::all(&bench), &args.only);
-    let groups = groups.unwrap_or_else(|message| units::usage_error(&message));
+    let groups = groups.unwrap_or_else(|message| usage_error(&message));
     privilege::require_for_run(true)?;
-    args.risk.require_rings()?;
+    kernel::require_rings(args.risk_kernel_panic)?;
     // Before the measuring: neither should be found out after a quarter of an hour.
     let old = args.compare.as_deref().map(read_report).transpose()?;
     fs::create_dir_all(&args.out).with_context(|| format!("create {}", args.out.display()))?;
@@ -90,6 +114,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     say!("{}", text.trim_end());
     Ok(())
+}
+
+/// Ends with exit status 2: a value that names nothing.
+fn usage_error(message: &str) -> ! {
+    clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{message}\n")).exit()
 }
 
 fn measure(bench: &Bench<'_>, groups: Vec<Group<'_>>, in_part: bool) -> anyhow::Result<Report> {

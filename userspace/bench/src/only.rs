@@ -69,9 +69,9 @@ pub fn select<'a>(mut groups: Vec<Group<'a>>, wanted: &[Only]) -> Result<Vec<Gro
 
 #[cfg(test)]
 mod tests {
-    use super::super::runner::{Head, Sample};
-    use super::super::schema::{Better, Unit};
     use super::*;
+    use crate::runner::{Head, Sample};
+    use crate::schema::{Better, Unit};
 
     static ECHO: [Head; 2] = [
         Head { id: "p50", title: "P50", unit: Unit::Ns, better: Better::Lower },

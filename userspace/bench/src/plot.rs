@@ -147,8 +147,8 @@ fn percentile(nines: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::tests::{outcome, report};
     use super::*;
+    use crate::table::tests::{outcome, report};
 
     #[test]
     fn pictures_name_every_subject_that_has_figures() {

@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use netdext::cpu;
-use netdext::link::netns;
 use netdext::proto::checksum::checksum;
+use netdext_host::cpu;
+use netdext_host::link::netns;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, connect, ipproto, recv, send, socket};
 

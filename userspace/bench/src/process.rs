@@ -11,7 +11,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::interrupt;
-use crate::kernel::RiskArgs;
 
 /// Longest time from start to being ready, usually.
 pub const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -172,16 +171,23 @@ fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
 #[derive(Clone, Debug)]
 pub struct Netdext {
     binary: PathBuf,
-    risk: RiskArgs,
+    risk_kernel_panic: bool,
 }
 
 impl Netdext {
-    /// This executable, which is to take this risk.
+    /// The executable to measure, or else the one beside this program, which is to take this risk.
     ///
     /// # Errors
-    /// The system does not say where it is.
-    pub fn this(risk: RiskArgs) -> anyhow::Result<Self> {
-        Ok(Self { binary: std::env::current_exe().context("find this program")?, risk })
+    /// There is none.
+    pub fn find(binary: Option<&Path>, risk_kernel_panic: bool) -> anyhow::Result<Self> {
+        let binary = match binary {
+            Some(binary) => binary.to_owned(),
+            None => std::env::current_exe().context("find this program")?.with_file_name("netdext"),
+        };
+        if !binary.is_file() {
+            bail!("there is no netdext to measure at {}: name one with --netdext", binary.display());
+        }
+        Ok(Self { binary, risk_kernel_panic })
     }
 
     /// Where it is.
@@ -193,7 +199,7 @@ impl Netdext {
     pub fn command(&self, namespace: &str, iface: &str, arguments: &str) -> Command {
         let mut command = Command::new(&self.binary);
         command.args(["run", "--json", "--netns", namespace, "--iface", iface]);
-        if self.risk.risk_kernel_panic {
+        if self.risk_kernel_panic {
             command.arg("--risk-kernel-panic");
         }
         command.args(arguments.split(' ').filter(|word| !word.is_empty()));

@@ -1,8 +1,8 @@
 //! Who answers echo requests: netdext in each of its ways, the kernel, and its peers.
 
 use anyhow::Context;
-use netdext::link::netns;
-use netdext::link::peer_napi::PeerNapi;
+use netdext_host::link::netns;
+use netdext_host::link::peer_napi::PeerNapi;
 
 use super::process::{Netdext, Process, cpu_ns};
 use super::testpmd::{self, Testpmd};

@@ -93,11 +93,11 @@ pub mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
 
-    use super::super::aims;
-    use super::super::facts::Machine;
-    use super::super::schema::{Better, Outcome, Unit};
-    use super::super::spread::Spread;
     use super::*;
+    use crate::aims;
+    use crate::facts::Machine;
+    use crate::schema::{Better, Outcome, Unit};
+    use crate::spread::Spread;
 
     pub fn outcome(subject: &str, samples: &[f64]) -> Outcome {
         Outcome {

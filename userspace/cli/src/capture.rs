@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use netdext::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter, MAX_RING_SIZE};
-use netdext::control::protocol::Request;
-use netdext::control::{Client, RuntimeDir};
+use netdext::tap::Filter;
+use netdext_daemon::control::protocol::Request;
+use netdext_daemon::control::{Client, RuntimeDir};
+use netdext_host::capture::{CaptureConfig, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, MAX_RING_SIZE};
 
 use crate::output::complain;
 use crate::select::DriverChoice;
-use crate::signals::Signals;
+use netdext_host::signals::Signals;
 
 /// How long the rest of a capture may take after a signal.
 const REST_WITHIN: Duration = Duration::from_secs(5);

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use netdext::control::{RuntimeDir, Server, ServerConfig, SocketName};
-use netdext::daemon::Daemon;
-use netdext::link::netns;
-use netdext::metrics::MetricsServer;
-use netdext::privilege;
-use netdext::registry::{Registry, StateDir};
+use netdext_daemon::control::{RuntimeDir, Server, ServerConfig, SocketName};
+use netdext_daemon::daemon::Daemon;
+use netdext_daemon::metrics::MetricsServer;
+use netdext_daemon::registry::{Registry, StateDir};
+use netdext_host::link::netns;
+use netdext_host::privilege;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use crate::kernel::RiskArgs;
 use crate::output::say;
-use crate::signals::Signals;
+use netdext_host::signals::Signals;
 
 /// Requests that may wait for the daemon; the server has as many clients at the most.
 const REQUESTS: usize = 64;

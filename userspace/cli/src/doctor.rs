@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use netdext::diagnose::{Facts, Finding, Severity, diagnose};
-use netdext::link::netns;
-use netdext::link::tuning::{Change, Tuned};
-use netdext::privilege::{Cap, PrivilegeError, missing_for_run};
-use netdext::stats::SCHEMA_VERSION;
+use netdext_host::diagnose::{Facts, Finding, Severity, diagnose};
+use netdext_host::link::netns;
+use netdext_host::link::tuning::{Change, Tuned};
+use netdext_host::privilege::{Cap, PrivilegeError, missing_for_run};
+use netdext_host::stats::SCHEMA_VERSION;
 use serde::Serialize;
 
 use crate::output::{print_json, say};
-use crate::signals::Signals;
 use crate::units;
+use netdext_host::signals::Signals;
 
 /// Looks at the machine, an interface and the other end of its pair. Nothing is changed without --fix.
 ///

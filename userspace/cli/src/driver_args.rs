@@ -5,12 +5,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use netdext::dispatch::WaitStrategy;
-use netdext::driver::builtin::sample::InjectorConfig;
-use netdext::link::program::XdpMode;
-use netdext::steer::{Rule, RuleFileError};
-use netdext::supervisor::QueueSelection;
-use netdext::supervisor::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
+use netdext_daemon::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
+use netdext_drivers::sample::InjectorConfig;
+use netdext_host::link::program::XdpMode;
+use netdext_host::steer::{Rule, RuleFileError};
+use netdext_host::supervisor::QueueSelection;
+use netdext_host::worker::WaitStrategy;
 
 use crate::kernel::RiskArgs;
 use crate::rule_args::{self, RuleArg};

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use netdext::driver::builtin::generate::{
+use netdext_abi::generate as abi;
+use netdext_drivers::generate::{
     Endpoints, FCS_LEN, FrameKind, GenerateConfig, GenerateFactory, Rate, SizeMix, Template, UnknownFrameKind,
 };
-use netdext::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
-use netdext::link::{Device, LinkCounters};
-use netdext::stats::SCHEMA_VERSION;
-use netdext_abi::generate as abi;
+use netdext_host::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
+use netdext_host::link::{Device, LinkCounters};
+use netdext_host::stats::SCHEMA_VERSION;
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -60,7 +60,7 @@ pub enum Engine {
 }
 
 fn size_mix(text: &str) -> Result<SizeMix, String> {
-    text.parse().map_err(|error: netdext::driver::builtin::generate::GenerateConfigError| error.to_string())
+    text.parse().map_err(|error: netdext_drivers::generate::GenerateConfigError| error.to_string())
 }
 
 fn frame_kind(text: &str) -> Result<FrameKind, String> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use netdext::control::protocol::{InjectChange, Request, Selector};
-use netdext::control::{Client, RuntimeDir};
 use netdext::driver::TargetStats;
+use netdext_daemon::control::protocol::{InjectChange, Request, Selector};
+use netdext_daemon::control::{Client, RuntimeDir};
 
 use crate::output::{print_json, say};
 use crate::select::DriverChoice;

@@ -1,6 +1,6 @@
 //! What the kernel has to have, and the risk that a user may take with one that can panic: asked before anything is touched.
 
-use netdext::link::kernel::{KernelError, KernelFeatures, Need, refuse_panic};
+use netdext_host::link::kernel::{self, KernelError, KernelFeatures, Need, refuse_panic};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct RiskArgs {
@@ -17,8 +17,7 @@ impl RiskArgs {
     ///
     /// [`KernelError`].
     pub fn require_rings(self) -> Result<(), KernelError> {
-        refuse_panic(self.risk_kernel_panic)?;
-        KernelFeatures::running().require(Need::Rings)
+        kernel::require_rings(self.risk_kernel_panic)
     }
 
     /// The same for a process that needs no capabilities itself, and so can't find everything out.

@@ -2,13 +2,13 @@
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use netdext::link::lab::MAX_QUEUES;
-use netdext::link::netns::NamespaceGuard;
-use netdext::link::{Device, Lab, LabConfig, netns};
-use netdext::privilege;
+use netdext_host::link::lab::MAX_QUEUES;
+use netdext_host::link::netns::NamespaceGuard;
+use netdext_host::link::{Device, Lab, LabConfig, netns};
+use netdext_host::privilege;
 
 use crate::output::say;
-use crate::signals::Signals;
+use netdext_host::signals::Signals;
 
 #[derive(clap::Args)]
 pub struct Args {

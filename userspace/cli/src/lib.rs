@@ -18,24 +18,20 @@ mod ping;
 mod rule_args;
 mod run;
 mod select;
-mod signals;
 mod stats;
 mod steer;
 mod top;
 mod units;
+pub mod view;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use netdext::control::{BindError, ClientError, RuntimeDirError};
 use netdext::error::one_line;
-use netdext::link::NetnsError;
-use netdext::link::kernel::KernelError;
-use netdext::link::program::ProgramError;
-use netdext::privilege::PrivilegeError;
-use netdext::registry::RegistryError;
-use netdext::supervisor::StartError;
+use netdext_daemon::control::{BindError, ClientError, RuntimeDirError};
+use netdext_daemon::registry::RegistryError;
+use netdext_host::privilege;
 use tracing_subscriber::EnvFilter;
 
 use crate::output::complain;
@@ -98,7 +94,8 @@ enum Command {
     Man(man::Args),
 }
 
-fn main() -> ExitCode {
+/// Runs the command that the process was given, and returns its exit status.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // A log would be written across the screen of `top`.
     if !matches!(cli.command, Command::Top(_)) {
@@ -153,16 +150,12 @@ fn log_to_stderr(log_frames: bool) {
 
 /// The exit status that scripts go by.
 fn exit_status(error: &anyhow::Error) -> u8 {
-    let not_permitted = error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(PrivilegeError::Missing(_)))
-            || matches!(cause.downcast_ref(), Some(KernelError::NotPermitted { .. }))
-            || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
-            || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
-            || cause.downcast_ref().is_some_and(NetnsError::is_permission)
-            || cause.downcast_ref().is_some_and(ClientError::is_permission)
-            || cause.downcast_ref().is_some_and(BindError::is_permission)
-            || cause.downcast_ref().is_some_and(RuntimeDirError::is_permission)
-            || cause.downcast_ref().is_some_and(RegistryError::is_permission)
-    });
+    let not_permitted = privilege::is_permission(error.as_ref())
+        || error.chain().any(|cause| {
+            cause.downcast_ref().is_some_and(ClientError::is_permission)
+                || cause.downcast_ref().is_some_and(BindError::is_permission)
+                || cause.downcast_ref().is_some_and(RuntimeDirError::is_permission)
+                || cause.downcast_ref().is_some_and(RegistryError::is_permission)
+        });
     if not_permitted { NOT_PERMITTED } else { FAILED }
 }

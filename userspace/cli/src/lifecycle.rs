@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use netdext::control::ioreg::{self, Entry};
-use netdext::control::list::{ListEntry, ListState, table};
-use netdext::control::protocol::{Identity, Request};
-use netdext::control::{Client, ClientError, RuntimeDir, SocketName};
 use netdext::driver::PowerState;
-use netdext::registry::{Registry, StateDir};
+use netdext_daemon::control::ioreg::{self, Entry};
+use netdext_daemon::control::list::{ListEntry, ListState, table};
+use netdext_daemon::control::protocol::{Identity, Request};
+use netdext_daemon::control::{Client, ClientError, RuntimeDir, SocketName};
+use netdext_daemon::registry::{Registry, StateDir};
 
 use crate::driver_args::DriverArgs;
 use crate::output::{print_json, say};
@@ -141,7 +141,7 @@ pub fn power(args: &PowerArgs) -> anyhow::Result<()> {
 fn switch(
     args: &ChoiceArgs,
     done: &str,
-    request: impl FnOnce(netdext::control::protocol::Selector) -> Request,
+    request: impl FnOnce(netdext_daemon::control::protocol::Selector) -> Request,
 ) -> anyhow::Result<()> {
     let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &args.driver.selector())?;
     let entry = client.request(&request(entry.selector()))?;
@@ -190,7 +190,7 @@ pub fn list(args: &ListArgs) -> anyhow::Result<()> {
 
 /// What the state directory holds, while no daemon runs it.
 fn installed() -> anyhow::Result<Vec<ListEntry>> {
-    let entry = |installed: netdext::registry::Installed| {
+    let entry = |installed: netdext_daemon::registry::Installed| {
         let Identity { team_id, bundle_id, version, name } = installed.identity;
         ListEntry {
             team_id,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use netdext::control::list::ListEntry;
-use netdext::control::protocol::{Request, Selector};
-use netdext::control::{Client, ClientError, RuntimeDir};
-use netdext::stats::PortStats;
+use netdext_daemon::control::list::ListEntry;
+use netdext_daemon::control::protocol::{Request, Selector};
+use netdext_daemon::control::{Client, ClientError, RuntimeDir};
+use netdext_host::stats::PortStats;
 
 /// How long a netdext has for an answer: one that hangs is not to hide the others for long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);

@@ -4,14 +4,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::view::text;
 use anyhow::Context;
-use netdext::capture::CaptureReport;
-use netdext::link::attachment::XdpHook;
-use netdext::link::threaded::Tuning;
-use netdext::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
-use netdext::supervisor::spec::InjectorSpec;
-use netdext::supervisor::{RunConfig, RunInfo, RunReport};
-use netdext::view::text;
+use netdext_daemon::spec::InjectorSpec;
+use netdext_host::capture::CaptureReport;
+use netdext_host::link::attachment::XdpHook;
+use netdext_host::link::threaded::Tuning;
+use netdext_host::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
+use netdext_host::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
 /// Targets that are listed one by one when the injector starts; of more, the first and the last.
@@ -166,7 +166,8 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         });
         return;
     }
-    let sum = |count: fn(&netdext::stats::QueueStats) -> u64| stats.queues.iter().map(count).sum::<u64>();
+    let sum =
+        |count: fn(&netdext_host::stats::QueueStats) -> u64| stats.queues.iter().map(count).sum::<u64>();
     say!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64());
     say!(
         "  received  {} frames, {} bytes; sent {} frames, {} bytes",

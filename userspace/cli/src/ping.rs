@@ -5,25 +5,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use netdext::dispatch::WaitStrategy;
-use netdext::driver::builtin::ping::{
+use netdext::proto::Local;
+use netdext_daemon::spec::InterfaceAddress;
+use netdext_drivers::ping::{
     KnownMac, NextHop, PingConfig, PingEvent, PingFactory, PingResults, Reply, ReplyKind, RoundTrip,
 };
-use netdext::link::steering::ownable;
-use netdext::link::{Device, Lab, LabConfig, Netlink, Route, netns};
-use netdext::privilege;
-use netdext::proto::Local;
-use netdext::stats::SCHEMA_VERSION;
-use netdext::supervisor::spec::InterfaceAddress;
-use netdext::supervisor::{EndReason, RunConfig, Supervisor};
+use netdext_host::link::steering::ownable;
+use netdext_host::link::{Device, Lab, LabConfig, Netlink, Route, netns};
+use netdext_host::privilege;
+use netdext_host::stats::SCHEMA_VERSION;
+use netdext_host::supervisor::{EndReason, RunConfig, Supervisor};
+use netdext_host::worker::WaitStrategy;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
 use crate::driver_args::DEFAULT_ADDRESSES;
 use crate::kernel::RiskArgs;
 use crate::output::{print_json, say};
-use crate::signals::Signals;
 use crate::units;
+use netdext_host::signals::Signals;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -308,7 +308,7 @@ fn us(time: Duration) -> String {
 }
 
 impl Output<'_> {
-    fn start(&self, mode: netdext::link::attachment::XdpHook, next_hop: NextHop) {
+    fn start(&self, mode: netdext_host::link::attachment::XdpHook, next_hop: NextHop) {
         if self.args.json {
             return;
         }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use netdext::steer::{Rule, RuleError, RuleFileError, read_rules};
+use netdext_host::steer::{Rule, RuleError, RuleFileError, read_rules};
 
 /// What follows `--steer`.
 #[derive(Clone)]

@@ -6,26 +6,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use netdext::capture::CaptureSink;
-use netdext::control::single::Single;
-use netdext::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
-use netdext::driver::builtin::generate::GenerateFactory;
 use netdext::error::one_line;
-use netdext::link::traffic::Role;
-use netdext::link::{Lab, LabConfig, netns};
-use netdext::metrics::{MetricsServer, StatsRequest};
-use netdext::privilege;
-use netdext::steer::Rule;
-use netdext::supervisor::spec::DriverSpec;
-use netdext::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
+use netdext_daemon::control::single::Single;
+use netdext_daemon::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
+use netdext_daemon::metrics::{MetricsServer, StatsRequest};
+use netdext_daemon::spec::DriverSpec;
+use netdext_drivers::generate::GenerateFactory;
+use netdext_host::capture::CaptureSink;
+use netdext_host::link::traffic::Role;
+use netdext_host::link::{Lab, LabConfig, netns};
+use netdext_host::privilege;
+use netdext_host::steer::Rule;
+use netdext_host::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor};
 
 use tokio::sync::mpsc;
 
 use crate::capture::CaptureArgs;
 use crate::driver_args::{DriverArgs, DriverName};
 use crate::generate::{Engine, InKernel, Place, TrafficArgs};
-use crate::signals::Signals;
 use crate::{generate, kernel, output, units};
+use netdext_host::signals::Signals;
 
 /// Requests of control clients that may wait.
 const REQUESTS: usize = 64;

@@ -1,6 +1,6 @@
 //! Which driver a command is about.
 
-use netdext::control::protocol::Selector;
+use netdext_daemon::control::protocol::Selector;
 
 /// `TEAM BUNDLE`, or `BUNDLE` alone where that is unique, or `--iface IFACE`.
 #[derive(Clone, Debug, Default, clap::Args)]

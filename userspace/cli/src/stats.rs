@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::view::{Rates, text};
 use anyhow::bail;
 use netdext::error::one_line;
-use netdext::stats::PortStats;
-use netdext::view::{Rates, text};
+use netdext_host::stats::PortStats;
 
 use crate::observe::{ControlSource, Look, Observed, StatsSource};
 use crate::output::{self, Reader, complain};

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Subcommand;
-use netdext::control::line::request_line;
-use netdext::control::list::ListEntry;
-use netdext::control::protocol::{Request, Selector};
-use netdext::control::{AddedRules, ChangedRule, Client, LINE_BYTES, RuntimeDir};
-use netdext::steer::{FileRule, read_rules};
+use netdext_daemon::control::line::request_line;
+use netdext_daemon::control::list::ListEntry;
+use netdext_daemon::control::protocol::{Request, Selector};
+use netdext_daemon::control::{AddedRules, ChangedRule, Client, LINE_BYTES, RuntimeDir};
+use netdext_host::steer::{FileRule, read_rules};
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::ChoiceArgs;

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{QueueSelection, RunConfig};
-use crate::dispatch::WaitStrategy;
-use crate::driver::DriverFactory;
-use crate::driver::builtin::reflect::ReflectFactory;
-use crate::driver::builtin::sample::{InjectorConfig, SampleConfig, SampleConfigError, SampleFactory};
-use crate::driver::builtin::sink::SinkFactory;
-use crate::link::program::XdpMode;
-use crate::link::{Device, DeviceError};
-use crate::steer::{Rule, RuleError};
+use netdext::driver::DriverFactory;
+use netdext_drivers::reflect::ReflectFactory;
+use netdext_drivers::sample::{InjectorConfig, SampleConfig, SampleConfigError, SampleFactory};
+use netdext_drivers::sink::SinkFactory;
+use netdext_host::link::program::XdpMode;
+use netdext_host::link::{Device, DeviceError};
+use netdext_host::steer::{Rule, RuleError};
+use netdext_host::supervisor::{QueueSelection, RunConfig};
+use netdext_host::worker::WaitStrategy;
 
 /// A driver to run: the flags of `netdext run` and `netdext install`, as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

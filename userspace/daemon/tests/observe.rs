@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
 use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
-use netdext::link::steering::ProgramCounters;
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
-use netdext::stats::PortStats;
+use netdext_host::link::steering::ProgramCounters;
+use netdext_host::stats::PortStats;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -222,6 +222,12 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
     assert_eq!((losses["rx_quarantined"], losses["tx_quarantined"]), (refused, quarantined));
 }
 
+/// A file of the repository's documentation.
+fn document(name: &str) -> String {
+    let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// The names of metrics in a text.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -231,7 +237,7 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 #[test]
 fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
     let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
-    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot())]);
+    let text = netdext_daemon::metrics::exposition(vec![collect(bench.worker.snapshot())]);
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let there: BTreeSet<String> = families
         .map(|(name, kind)| match kind {
@@ -241,9 +247,11 @@ fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
         })
         .collect();
     let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
-    let documented = metric_names(include_str!("../../docs/observing.md"));
+    let text = document("observing.md");
+    let documented = metric_names(&text);
     assert_eq!(documented, there, "docs/observing.md");
-    let dashboard = metric_names(include_str!("../../docs/grafana/netdext.json"));
+    let text = document("grafana/netdext.json");
+    let dashboard = metric_names(&text);
     assert!(dashboard.len() > 20 && dashboard.is_subset(&there), "{dashboard:?} {there:?}");
 }
 
@@ -255,7 +263,7 @@ fn metrics_have_the_counts_of_each_driver_with_its_labels() {
     bench.step();
     let mut other = collect(bench.worker.snapshot());
     other.iface = "od\"d".to_owned();
-    let text = netdext::metrics::exposition(vec![collect(bench.worker.snapshot()), other]);
+    let text = netdext_daemon::metrics::exposition(vec![collect(bench.worker.snapshot()), other]);
     for line in [
         "netdext_rx_packets_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 1",
         "netdext_rx_bytes_total{iface=\"sim0\",driver=\"mirror\",queue=\"0\"} 60",

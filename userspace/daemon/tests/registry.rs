@@ -4,11 +4,11 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::Command;
 
-use netdext::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
-use netdext::dispatch::WaitStrategy;
-use netdext::link::program::XdpMode;
-use netdext::registry::{Installed, Registry, RegistryError, SCHEMA_VERSION, StateDir};
-use netdext::supervisor::spec::{DriverSpec, InjectorSpec};
+use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
+use netdext_daemon::registry::{Installed, Registry, RegistryError, SCHEMA_VERSION, StateDir};
+use netdext_daemon::spec::{DriverSpec, InjectorSpec};
+use netdext_host::link::program::XdpMode;
+use netdext_host::worker::WaitStrategy;
 use proptest::prelude::*;
 use tempfile::TempDir;
 

@@ -11,7 +11,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::{Timestamp, Worker};
-use netdext::driver::builtin::sample::{SampleConfig, SampleFactory};
 use netdext::driver::{DeviceInfo, PowerState};
 use netdext::packet::{FrameSize, PacketBatch, PacketPool, PoolConfig};
 use netdext::port::sim::{End, SimConfig, Wire};
@@ -20,6 +19,7 @@ use netdext::proto::Local;
 use netdext::proto::echo;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
 use netdext_abi::parse;
+use netdext_drivers::sample::{SampleConfig, SampleFactory};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();

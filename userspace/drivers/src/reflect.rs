@@ -1,8 +1,8 @@
 //! The reflector: sends every frame that is steered to it back, with the two MAC addresses swapped.
 
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
-use crate::packet::{Packet, PacketBatch};
-use crate::proto::MacAddr;
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::packet::{Packet, PacketBatch};
+use netdext::proto::MacAddr;
 
 const NAME: &str = "reflect";
 const MAC_LEN: usize = size_of::<MacAddr>();
@@ -90,7 +90,7 @@ impl Driver for Reflect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::builtin::testing::{Bench, OUR_MAC, frame};
+    use crate::testing::{Bench, OUR_MAC, frame};
 
     const PEER: MacAddr = [2, 0, 0, 0, 0, 2];
 

@@ -1,7 +1,7 @@
 //! The sink: counts every frame that is steered to it, and drops it.
 
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
-use crate::packet::PacketBatch;
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::packet::PacketBatch;
 
 const NAME: &str = "sink";
 
@@ -56,7 +56,7 @@ impl Driver for Sink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::builtin::testing::{Bench, frame};
+    use crate::testing::{Bench, frame};
 
     #[test]
     fn every_frame_is_counted_and_its_memory_comes_back() {

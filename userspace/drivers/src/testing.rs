@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::dispatch::{Timestamp, Worker, WorkerReport};
-use crate::driver::{DeviceInfo, Driver, PowerState};
-use crate::packet::PacketBatch;
-use crate::port::Port;
-use crate::port::sim::{End, Faults, SimConfig, Wire};
-use crate::proto::MacAddr;
-use crate::proto::testing::addresses;
-pub(super) use crate::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, PEER6};
+use netdext::dispatch::{Timestamp, Worker, WorkerReport};
+use netdext::driver::{DeviceInfo, Driver, PowerState};
+use netdext::packet::PacketBatch;
+use netdext::port::Port;
+use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::proto::MacAddr;
+use netdext::proto::testing::addresses;
+pub(super) use netdext::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, PEER6};
 
 /// A driver under test, a wire, and what has come out of its other end.
 pub(super) struct Bench {

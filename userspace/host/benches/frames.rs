@@ -12,11 +12,11 @@ use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::Timestamp;
 use netdext::proto::checksum::checksum;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
-use netdext::steer::{Rule, RuleTable};
 use netdext_abi::checksum::updated;
 use netdext_abi::maps::OWNED;
 use netdext_abi::rules::{Table, decide};
 use netdext_abi::{Config, PortView, Verdict, parse, verdict};
+use netdext_host::steer::{Rule, RuleTable};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();

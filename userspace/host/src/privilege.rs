@@ -1,8 +1,14 @@
 //! What the process may do: asked before anything is touched.
 
+use std::error::Error;
 use std::fmt;
 
 use caps::{CapSet, Capability};
+
+use crate::link::NetnsError;
+use crate::link::kernel::KernelError;
+use crate::link::program::ProgramError;
+use crate::supervisor::StartError;
 
 /// A capability that netdext needs and does not have (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +55,18 @@ pub enum PrivilegeError {
     /// Capabilities are missing: exit status 77.
     #[error("not permitted: {}; run it by sudo{}", Listed(.0), setcap_hint(.0))]
     Missing(Vec<Cap>),
+}
+
+/// Whether an error, or one of its causes, is of this crate and says that a capability is missing.
+pub fn is_permission(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(|cause| {
+        matches!(cause.downcast_ref(), Some(PrivilegeError::Missing(_)))
+            || matches!(cause.downcast_ref(), Some(KernelError::NotPermitted { .. }))
+            || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
+            || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
+            || cause.downcast_ref().is_some_and(NetnsError::is_permission)
+    })
 }
 
 struct Listed<'a>(&'a [Cap]);

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
-use crate::driver::lifecycle::State;
-use crate::driver::{DriverStats, GeneratorStats, InjectorStats};
 use crate::link::PairCounters;
 use crate::link::steering::ProgramCounters;
-use crate::packet::Census;
-use crate::port::SocketStatistics;
+use netdext::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
+use netdext::driver::lifecycle::State;
+use netdext::driver::{DriverStats, GeneratorStats, InjectorStats};
+use netdext::packet::Census;
+use netdext::port::SocketStatistics;
 
 /// Version of the JSON schema; it changes when a name or a unit does.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -22,10 +22,10 @@ use xsk_rs::config::{SocketConfig, UmemConfig};
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
-use super::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
 use crate::link::kernel::{self, KernelError};
-use crate::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
-use crate::queue::RING_BATCH;
+use netdext::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
+use netdext::port::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
+use netdext::queue::RING_BATCH;
 
 /// How long a busy queue is tried again: the kernel releases a closed socket's binding asynchronously.
 const BUSY_DEADLINE: Duration = Duration::from_secs(2);
@@ -152,59 +152,56 @@ fn source_of(error: &(dyn std::error::Error + 'static)) -> io::Error {
     errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
-impl Port {
-    /// Opens an AF_XDP socket with a pool of its own and binds it to one queue of an interface.
-    ///
-    /// A busy queue is tried again for two seconds. The socket receives nothing before it is put into
-    /// the XDP program's XSKMAP.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] says which step failed and what to do.
-    pub fn open_xsk(config: &XskConfig) -> Result<(Self, XskInfo), OpenError> {
-        kernel::refuse_panic(config.risk_kernel_panic)?;
-        let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
-        let (umem, descs, huge_pages) = create_umem(config, &pool_config)?;
-        let (socket, busy_retries) = bind(config, &umem)?;
-        let (tx, rx, Some((fill, completion))) = socket else {
-            return Err(OpenError::Bind {
-                iface: config.iface.clone(),
-                queue: config.queue,
-                source: io::Error::other("no fill ring for a UMEM of its own"),
-            });
-        };
-        let fd = SocketFd(tx.fd().as_raw_fd());
-        let info = XskInfo { huge_pages, busy_retries, ..configure(fd, config) };
-
-        let memory =
-            UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
-        let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(|_| OpenError::BadSize {
+/// Opens an AF_XDP socket with a pool of its own and binds it to one queue of an interface.
+///
+/// A busy queue is tried again for two seconds. The socket receives nothing before it is put into
+/// the XDP program's XSKMAP.
+///
+/// # Errors
+///
+/// [`OpenError`] says which step failed and what to do.
+pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
+    kernel::refuse_panic(config.risk_kernel_panic)?;
+    let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
+    let (umem, descs, huge_pages) = create_umem(config, &pool_config)?;
+    let (socket, busy_retries) = bind(config, &umem)?;
+    let (tx, rx, Some((fill, completion))) = socket else {
+        return Err(OpenError::Bind {
             iface: config.iface.clone(),
             queue: config.queue,
-            what: "number of frames",
-            value: pool_config.frames,
-        })?;
-        let table = Rc::new(DescTable {
-            umem,
-            frame_shift: config.frame_size.bytes().trailing_zeros(),
-            received: descs.iter().copied().map(Cell::new).collect(),
-            canonical: descs.into_boxed_slice(),
+            source: io::Error::other("no fill ring for a UMEM of its own"),
         });
-        let scratch = || Box::new([FrameDesc::default(); RING_BATCH]);
-        let rings = Rings {
-            fill: Box::new(FillRing {
-                ring: fill,
-                table: Rc::clone(&table),
-                scratch: scratch(),
-                size: config.rings.fill(),
-                fd,
-            }),
-            rx: Box::new(RxRing { ring: rx, table: Rc::clone(&table), scratch: scratch() }),
-            tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd }),
-            completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
-        };
-        Ok((Self::new(pool, rings, config.rings, Box::new(XskHandle(fd))), info))
-    }
+    };
+    let fd = SocketFd(tx.fd().as_raw_fd());
+    let info = XskInfo { huge_pages, busy_retries, ..configure(fd, config) };
+
+    let memory = UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
+    let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(|_| OpenError::BadSize {
+        iface: config.iface.clone(),
+        queue: config.queue,
+        what: "number of frames",
+        value: pool_config.frames,
+    })?;
+    let table = Rc::new(DescTable {
+        umem,
+        frame_shift: config.frame_size.bytes().trailing_zeros(),
+        received: descs.iter().copied().map(Cell::new).collect(),
+        canonical: descs.into_boxed_slice(),
+    });
+    let scratch = || Box::new([FrameDesc::default(); RING_BATCH]);
+    let rings = Rings {
+        fill: Box::new(FillRing {
+            ring: fill,
+            table: Rc::clone(&table),
+            scratch: scratch(),
+            size: config.rings.fill(),
+            fd,
+        }),
+        rx: Box::new(RxRing { ring: rx, table: Rc::clone(&table), scratch: scratch() }),
+        tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd }),
+        completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
+    };
+    Ok((Port::new(pool, rings, config.rings, Box::new(XskHandle(fd))), info))
 }
 
 /// Makes the UMEM, in huge pages where there are free ones: one entry of the TLB then covers a thousand frames

@@ -18,7 +18,7 @@ pub struct Versions {
     pub bpf_linker: String,
 }
 
-/// The file beside an object in ebpf/object.
+/// The file beside an object in userspace/host/object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     pub sources_sha256: String,

@@ -2,7 +2,7 @@
 
 use netdext_abi::{generate, maps};
 
-/// One object in ebpf/object.
+/// One object in userspace/host/object.
 pub struct Object {
     /// What it is, for people.
     pub title: &'static str,
@@ -48,8 +48,8 @@ pub static OBJECTS: [Object; 2] = [
         folder: "ebpf/program",
         package: "netdext-ebpf",
         binary: "netdext",
-        file: "ebpf/object/netdext.bpf.o",
-        manifest: "ebpf/object/manifest.json",
+        file: "userspace/host/object/netdext.bpf.o",
+        manifest: "userspace/host/object/manifest.json",
         sources: ["ebpf/abi/src", "ebpf/program/Cargo.lock", "ebpf/program/Cargo.toml", "ebpf/program/src"],
         programs: &maps::PROGRAM_NAMES,
         maps: &DRIVER_MAPS,
@@ -62,8 +62,8 @@ pub static OBJECTS: [Object; 2] = [
         folder: "ebpf/generate",
         package: "netdext-generate-ebpf",
         binary: "netdext-generate",
-        file: "ebpf/object/netdext-generate.bpf.o",
-        manifest: "ebpf/object/generate-manifest.json",
+        file: "userspace/host/object/netdext-generate.bpf.o",
+        manifest: "userspace/host/object/generate-manifest.json",
         sources: [
             "ebpf/abi/src",
             "ebpf/generate/Cargo.lock",

@@ -17,6 +17,8 @@ const RUN: &str = include_str!("guest/run");
 pub const TESTS: &str = "/opt/netdext/tests";
 /// Where netdext is in a guest.
 pub const NETDEXT: &str = "/opt/netdext/netdext";
+/// Where what it starts is.
+const PROGRAMS_OF_NETDEXT: &str = "/opt/netdext";
 /// The host's programs that tests and harness start. A test skips itself without one that it needs.
 const PROGRAMS: [&str; 22] = [
     "arping", "bash", "bpftool", "cat", "curl", "ethtool", "head", "ip", "mount", "nohup", "nsenter", "ping",
@@ -26,7 +28,7 @@ const PROGRAMS: [&str; 22] = [
 const SYSTEM_FILES: [&str; 5] =
     ["/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/protocols", "/usr/share/wireshark"];
 /// What tests read of the repository, at the same path in a guest.
-const OF_THE_REPOSITORY: [&str; 1] = ["ebpf/object"];
+const OF_THE_REPOSITORY: [&str; 1] = ["userspace/host/object"];
 const DIRECTORIES: [&str; 10] =
     ["dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var/lib", "var/log"];
 /// What is the same directory as that in `usr`, whichever of the two a program is found in.
@@ -38,7 +40,7 @@ const OVERHEAD_MIB: u64 = 32;
 ///
 /// # Errors
 /// A file can't be copied; a program fails.
-pub fn make(directory: &Path, netdext: &Path, tests: &[&Built]) -> anyhow::Result<PathBuf> {
+pub fn make(directory: &Path, netdext: &[&Built], tests: &[&Built]) -> anyhow::Result<PathBuf> {
     eprintln!("making the disk of the guests");
     let root = directory.join("root");
     let _ = fs::remove_dir_all(&root);
@@ -51,7 +53,10 @@ pub fn make(directory: &Path, netdext: &Path, tests: &[&Built]) -> anyhow::Resul
     }
     write_program(&root.join("guest"), RUN.as_bytes())?;
     let mut libraries = BTreeSet::new();
-    libraries.extend(strip_into(&root, netdext, NETDEXT)?);
+    for program in netdext {
+        let place = format!("{PROGRAMS_OF_NETDEXT}/{}", program.name);
+        libraries.extend(strip_into(&root, &program.executable, &place)?);
+    }
     for test in tests {
         libraries.extend(strip_into(&root, &test.executable, &format!("{TESTS}/{}", test.name))?);
     }

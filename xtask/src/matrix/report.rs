@@ -123,7 +123,7 @@ impl Report {
         fs::write(file, text).with_context(|| format!("write {}", file.display()))
     }
 
-    /// Writes what the verifiers have said of the programs, in the form of `ebpf/object/verifier.json`; nothing, if none was
+    /// Writes what the verifiers have said of the programs, in the form of `userspace/host/object/verifier.json`; nothing, if none was
     /// asked.
     ///
     /// # Errors

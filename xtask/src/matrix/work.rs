@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::matrix::archive::Archive;
 use crate::matrix::boot::Bootable;
@@ -12,7 +12,7 @@ use crate::matrix::kernels::{Kernel, Resolved};
 use crate::matrix::plan::{self, Program};
 use crate::matrix::report::{self, GuestReport, KernelReport};
 use crate::matrix::{guest, image};
-use crate::shell::Built;
+use crate::shell::{self, Built};
 
 /// Each has a gigabyte of memory.
 const MOST_GUESTS: usize = 8;
@@ -48,10 +48,13 @@ impl<'a> Work<'a> {
         load: bool,
         filters: &'a [String],
     ) -> anyhow::Result<Self> {
-        let netdext = built.iter().find(|built| built.name == "netdext" && !built.is_test);
-        let netdext = netdext.context("cargo built no executable called netdext")?;
+        let netdext: Vec<_> = shell::NETDEXT_PROGRAMS
+            .iter()
+            .filter_map(|name| built.iter().find(|built| built.name == *name && !built.is_test))
+            .collect();
+        ensure!(netdext.len() == shell::NETDEXT_PROGRAMS.len(), "cargo built no netdext");
         let tests: Vec<_> = built.iter().filter(|built| plan::is_planned(built)).collect();
-        let disk = image::make(directory, &netdext.executable, &tests)?;
+        let disk = image::make(directory, &netdext, &tests)?;
         let logs = directory.join("logs");
         let _ = fs::remove_dir_all(&logs);
         fs::create_dir_all(&logs).with_context(|| format!("make {}", logs.display()))?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::super::runner::{Entry, Group, Head, Sample};
-use super::super::schema::{Better, Unit};
-use super::super::wire::{ANSWERER, ANSWERER_IFACE, Wire, WireConfig};
 use super::Bench;
 use super::traffic::{drop_rate, drops_of, send_rate};
+use crate::runner::{Entry, Group, Head, Sample};
+use crate::schema::{Better, Unit};
+use crate::wire::{ANSWERER, ANSWERER_IFACE, Wire, WireConfig};
 
 static SIZES: [Head; 1] = [Head {
     id: "rx_drop_by_size",

@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::super::prober::probe;
-use super::super::process::{Process, number, summary};
-use super::super::program;
-use super::super::runner::{Entry, Group, Head, Sample};
-use super::super::schema::{Better, Unit};
-use super::super::spread::quantile;
-use super::super::subject::Subject;
-use super::super::wire::{ANSWERER, ASKER, ASKER_IFACE, Wire};
 use super::Bench;
+use crate::prober::probe;
+use crate::process::{Process, number, summary};
+use crate::program;
+use crate::runner::{Entry, Group, Head, Sample};
+use crate::schema::{Better, Unit};
+use crate::spread::quantile;
+use crate::subject::Subject;
+use crate::wire::{ANSWERER, ASKER, ASKER_IFACE, Wire};
 
 static ROUND_TRIPS: [Head; 4] = [
     Head { id: "echo_rtt_p50", title: "Echo round trip, median", unit: Unit::Ns, better: Better::Lower },

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::super::interrupt;
-use super::super::prober::probe;
-use super::super::process::{Process, cpu_ns, resident_bytes};
-use super::super::runner::{Entry, Group, Head, Sample};
-use super::super::schema::{Better, Unit};
-use super::super::subject::{Subject, wake_asker};
-use super::super::wire::ANSWERER_IFACE;
 use super::Bench;
+use crate::interrupt;
+use crate::prober::probe;
+use crate::process::{Process, cpu_ns, resident_bytes};
+use crate::runner::{Entry, Group, Head, Sample};
+use crate::schema::{Better, Unit};
+use crate::subject::{Subject, wake_asker};
+use crate::wire::ANSWERER_IFACE;
 
 static START: [Head; 1] = [Head {
     id: "start",

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::clock;
-use super::super::interrupt;
-use super::super::process::{Process, number, summary};
-use super::super::program;
-use super::super::runner::{Entry, Group, Head, Sample};
-use super::super::schema::{Better, Unit};
-use super::super::spread::quantile;
-use super::super::testpmd::{self, Testpmd};
-use super::super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, link};
 use super::Bench;
 use super::echo::flood;
+use crate::clock;
+use crate::interrupt;
+use crate::process::{Process, number, summary};
+use crate::program;
+use crate::runner::{Entry, Group, Head, Sample};
+use crate::schema::{Better, Unit};
+use crate::spread::quantile;
+use crate::testpmd::{self, Testpmd};
+use crate::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, link};
 
 /// Time for a program to begin that does not say when it does.
 const SETTLE: Duration = Duration::from_millis(500);

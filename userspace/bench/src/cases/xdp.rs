@@ -7,15 +7,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netdext::dispatch::Timestamp;
 use netdext::driver::RxTimestamps;
-use netdext::link::program::{ProgramConfig, SteeringProgram};
-use netdext::link::run_time::Baseline;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
 use netdext::proto::{arp, ndp};
+use netdext_host::link::program::{ProgramConfig, SteeringProgram};
+use netdext_host::link::run_time::Baseline;
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
-use super::super::runner::{Entry, Group, Head, Sample};
-use super::super::schema::{Better, Unit};
 use super::Bench;
+use crate::runner::{Entry, Group, Head, Sample};
+use crate::schema::{Better, Unit};
 
 static COST: [Head; 1] = [Head {
     id: "xdp_cost",

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use netdext::stats::PortStats;
-use netdext::view::Rates;
+use crate::view::Rates;
+use netdext_host::stats::PortStats;
 use ratatui::crossterm::event::{Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use crate::observe::Observed;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use crate::view::format::{nanos, si, uptime};
+use crate::view::{QueueRates, text};
 use netdext::driver::lifecycle::State;
-use netdext::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
-use netdext::view::format::{nanos, si, uptime};
-use netdext::view::{QueueRates, text};
+use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use netdext::link::steering::ProgramCounters;
-use netdext::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+use netdext_host::link::steering::ProgramCounters;
+use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
 
 use super::app::Event;
 use crate::observe::Observed;

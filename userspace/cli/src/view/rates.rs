@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netdext_abi::Counter;
 
-use crate::stats::{Name, PortStats, QueueStats};
+use netdext_host::stats::{Name, PortStats, QueueStats};
 
 /// What happened in a second, between two looks at one driver's counts.
 ///

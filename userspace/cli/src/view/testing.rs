@@ -2,8 +2,8 @@
 
 use netdext_abi::Counter;
 
-use crate::link::steering::ProgramCounters;
-use crate::stats::{InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+use netdext_host::link::steering::ProgramCounters;
+use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
 
 /// A driver on two queues that has answered 26 pings and got 24 answers to its own.
 pub fn stats() -> PortStats {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::format::{nanos, si, uptime};
 use super::rates::{Rates, not_zero};
 use super::table::Table;
-use crate::driver::lifecycle::State;
-use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+use netdext::driver::lifecycle::State;
+use netdext_host::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
 
 /// What there is to say when every netdext answers and none has a driver.
 pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";

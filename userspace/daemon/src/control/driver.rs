@@ -5,12 +5,13 @@ use tokio::sync::mpsc;
 
 use super::protocol::{ErrorCode, ErrorObject, Request};
 use super::{Answer, Reply};
-use crate::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN, Filter};
-use crate::driver::InjectCommand;
-use crate::error::one_line;
-use crate::link::program::ProgramError;
-use crate::steer::{Rule, RuleId, TableError};
-use crate::supervisor::{SteerError, Supervisor};
+use netdext::driver::InjectCommand;
+use netdext::error::one_line;
+use netdext::tap::Filter;
+use netdext_host::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN};
+use netdext_host::link::program::ProgramError;
+use netdext_host::steer::{Rule, RuleId, TableError};
+use netdext_host::supervisor::{SteerError, Supervisor};
 
 /// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
 const CAPTURE_CHUNKS: usize = 64;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::{InjectSettings, PowerState};
-use crate::supervisor::spec::DriverSpec;
+use crate::spec::DriverSpec;
+use netdext::driver::{InjectSettings, PowerState};
 
 /// Version of the protocol; it changes when an old client or server would misunderstand a new one.
 pub const VERSION: u32 = 1;

@@ -7,8 +7,8 @@ use super::list::{ListEntry, ListState};
 use super::protocol::{ErrorCode, ErrorObject, Request, Selector, ServerInfo};
 use super::tree::{self, Facts};
 use super::{Answer, Incoming, Reply};
-use crate::driver::PowerState;
-use crate::supervisor::Supervisor;
+use netdext::driver::PowerState;
+use netdext_host::supervisor::Supervisor;
 
 /// The number of the first entry of the tree.
 const FIRST_ID: u64 = 0x1_0000_0001;

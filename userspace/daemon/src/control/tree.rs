@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::ioreg::Entry;
 use super::list::ListEntry;
-use crate::stats::{PortStats, QueueStats};
-use crate::supervisor::RunInfo;
+use netdext_host::stats::{PortStats, QueueStats};
+use netdext_host::supervisor::RunInfo;
 
 /// What is known of a driver.
 pub struct Facts {

@@ -27,13 +27,13 @@ use self::slot::{Phase, ReplySender, Slot};
 use self::suspend::SleepEvent;
 use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Request, Selector, ServerInfo};
 use crate::control::{Answer, ChangedRule, Incoming, Reply, tree};
-use crate::driver::PowerState;
-use crate::error::one_line;
 use crate::metrics::StatsRequest;
 use crate::registry::{Installed, Registry};
-use crate::stats::PortStats;
-use crate::steer::Rule;
-use crate::supervisor::spec::DriverSpec;
+use crate::spec::DriverSpec;
+use netdext::driver::PowerState;
+use netdext::error::one_line;
+use netdext_host::stats::PortStats;
+use netdext_host::steer::Rule;
 
 /// How long drivers may take to stop when the daemon ends; a driver takes less than a second.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
@@ -69,7 +69,7 @@ impl Daemon {
 
     /// Lets drivers start also on a kernel that can panic as soon as a socket sends; see [`Release::can_panic`].
     ///
-    /// [`Release::can_panic`]: crate::link::kernel::Release::can_panic
+    /// [`Release::can_panic`]: netdext_host::link::kernel::Release::can_panic
     pub fn risk_kernel_panic(&mut self, risk_it: bool) {
         self.risk_kernel_panic = risk_it;
     }

@@ -7,12 +7,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::suspend::SleepEvent;
 use crate::control::protocol::Request;
 use crate::control::{self, Answer};
-use crate::driver::PowerState;
-use crate::error::one_line;
-use crate::link::alias::DriverAlias;
-use crate::link::{Lab, LabConfig, LabError, kernel};
-use crate::supervisor::spec::{DriverSpec, SpecError};
-use crate::supervisor::{EndReason, RunConfig, RunError, RunInfo, StartError, Supervisor};
+use crate::spec::{DriverSpec, SpecError};
+use netdext::driver::PowerState;
+use netdext::error::one_line;
+use netdext_host::link::alias::DriverAlias;
+use netdext_host::link::{Lab, LabConfig, LabError, kernel};
+use netdext_host::supervisor::{EndReason, RunConfig, RunError, RunInfo, StartError, Supervisor};
 
 /// Requests that may wait for a driver; the control server has fewer clients than that.
 const ORDERS: usize = 256;

@@ -9,7 +9,7 @@ use crate::control::Answer;
 use crate::control::list::{ListEntry, ListState};
 use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
 use crate::registry::Installed;
-use crate::supervisor::RunInfo;
+use netdext_host::supervisor::RunInfo;
 
 /// The first wait before a failed driver is started again; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(250);

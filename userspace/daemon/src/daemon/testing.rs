@@ -1,10 +1,10 @@
 //! What the tests of the daemon share.
 
 use crate::control::protocol::Identity;
-use crate::dispatch::WaitStrategy;
-use crate::link::program::XdpMode;
 use crate::registry::Installed;
-use crate::supervisor::spec::DriverSpec;
+use crate::spec::DriverSpec;
+use netdext_host::link::program::XdpMode;
+use netdext_host::worker::WaitStrategy;
 
 pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
     Installed {

@@ -9,8 +9,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::packet::Census;
-use crate::stats::{InjectorReport, LatencyReport, Name, Percentiles, PortStats, QueueStats};
+use netdext::packet::Census;
+use netdext_host::stats::{InjectorReport, LatencyReport, Name, Percentiles, PortStats, QueueStats};
 
 /// The counts of drivers as OpenMetrics text, its end included. docs/observing.md lists the names.
 pub fn exposition(drivers: Vec<PortStats>) -> String {
@@ -203,7 +203,7 @@ impl Out<'_, '_> {
     }
 
     fn timers(&mut self) -> fmt::Result {
-        type Count = (&'static str, &'static str, fn(&crate::dispatch::TimerStats) -> u64);
+        type Count = (&'static str, &'static str, fn(&netdext::dispatch::TimerStats) -> u64);
         const COUNTERS: [Count; 3] = [
             ("netdext_timer_fired", "Timer ticks delivered", |t| t.fired),
             ("netdext_timer_late", "Timer ticks delivered late", |t| t.late),

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::exposition;
-use crate::stats::PortStats;
+use netdext_host::stats::PortStats;
 
 /// Asks for the counts of every driver.
 pub type StatsRequest = oneshot::Sender<Vec<PortStats>>;

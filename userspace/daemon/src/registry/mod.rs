@@ -14,7 +14,7 @@ pub use self::identity::{IdentityField, InvalidIdentity, check as check_identity
 use self::store::Store;
 pub use self::store::{SCHEMA_VERSION, StateDir};
 use crate::control::protocol::{Identity, Selector};
-use crate::supervisor::spec::DriverSpec;
+use crate::spec::DriverSpec;
 
 /// An installed driver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

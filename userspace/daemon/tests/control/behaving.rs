@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use netdext::control::list::ListEntry;
-use netdext::control::protocol::{ErrorCode, Request, Selector, ServerInfo};
-use netdext::control::{Client, ClientError, RuntimeDir, ServerConfig, SocketName};
+use netdext_daemon::control::list::ListEntry;
+use netdext_daemon::control::protocol::{ErrorCode, Request, Selector, ServerInfo};
+use netdext_daemon::control::{Client, ClientError, RuntimeDir, ServerConfig, SocketName};
 
 use crate::fixture::{Fixture, LARGE, SLOW, SOON, entry, quick};
 

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use netdext::control::line::{Response, parse_response};
-use netdext::control::list::{ListEntry, ListState};
-use netdext::control::protocol::{ErrorCode, ErrorObject, Request, ServerInfo};
-use netdext::control::{Answer, Client, Incoming, Reply, RuntimeDir, Server, ServerConfig, SocketName};
+use netdext_daemon::control::line::{Response, parse_response};
+use netdext_daemon::control::list::{ListEntry, ListState};
+use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Request, ServerInfo};
+use netdext_daemon::control::{
+    Answer, Client, Incoming, Reply, RuntimeDir, Server, ServerConfig, SocketName,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};

@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use netdext::control::ServerConfig;
-use netdext::control::line::parse_request;
+use netdext_daemon::control::ServerConfig;
+use netdext_daemon::control::line::parse_request;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

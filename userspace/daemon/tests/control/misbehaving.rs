@@ -3,8 +3,8 @@
 use std::io::{ErrorKind, Read};
 use std::time::{Duration, Instant};
 
-use netdext::control::protocol::{ErrorCode, Request, ServerInfo};
-use netdext::control::{ClientError, ServerConfig};
+use netdext_daemon::control::protocol::{ErrorCode, Request, ServerInfo};
+use netdext_daemon::control::{ClientError, ServerConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::fixture::{Fixture, LARGE, Raw, quick, wait_until};

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Barrier;
 
-use netdext::control::{BindError, RuntimeDir, SocketName};
+use netdext_daemon::control::{BindError, RuntimeDir, SocketName};
 
 fn dir_in(temp: &tempfile::TempDir) -> RuntimeDir {
     RuntimeDir::at(temp.path().join("run"))

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use netdext::control::protocol::{Request, Selector, ServerInfo};
+use netdext_daemon::control::protocol::{Request, Selector, ServerInfo};
 
 use crate::fixture::{Fixture, quick, wait_until};
 

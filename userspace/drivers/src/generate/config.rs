@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use super::frame::FrameKind;
-use crate::proto::MacAddr;
+use netdext::proto::MacAddr;
 
 /// The frame check sequence: counted in the sizes that people speak of, and added by the device.
 pub const FCS_LEN: usize = 4;

@@ -13,8 +13,8 @@ use netdext_abi::generate::{FLOW_BASE, STAMP_LEN, STAMP_MAGIC, TEMPLATE_LEN, Tem
 use netdext_abi::parse::{ETHERNET_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
 
 use super::config::FCS_LEN;
-use crate::proto::MacAddr;
-use crate::proto::checksum::{Sum, checksum};
+use netdext::proto::MacAddr;
+use netdext::proto::checksum::{Sum, checksum};
 
 /// The discard service (RFC 863): where nobody answers.
 const DISCARD_PORT: u16 = 9;

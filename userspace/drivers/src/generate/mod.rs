@@ -5,7 +5,7 @@
 //! generator records for every frame how much later than planned that was, also for those that had to wait for room
 //! in the ring, so that a stall shows in full (no coordinated omission).
 //!
-//! The same frames come much faster from [`crate::link::traffic`], which writes them inside an XDP program.
+//! The same frames come much faster from `netdext_host::link::traffic`, which writes them inside an XDP program.
 
 mod config;
 mod frame;
@@ -26,11 +26,11 @@ pub use config::{FCS_LEN, GenerateConfig, GenerateConfigError, MAX_FLOWS, Rate, 
 pub use frame::{Endpoints, FrameKind, Template, TemplateError, UnknownFrameKind};
 
 use self::schedule::Schedule;
-use crate::dispatch::{Fired, TimerId, Timestamp};
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, GeneratorStats};
-use crate::packet::{Packet, PacketBatch};
-use crate::proto::{Local, arp, ndp};
-use crate::queue::{RejectReason, Rejected};
+use netdext::dispatch::{Fired, TimerId, Timestamp};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, GeneratorStats};
+use netdext::packet::{Packet, PacketBatch};
+use netdext::proto::{Local, arp, ndp};
+use netdext::queue::{RejectReason, Rejected};
 
 const NAME: &str = "generate";
 
@@ -95,7 +95,7 @@ impl DriverFactory for GenerateFactory {
             sequence: 0,
             turn: 0,
             flow: 0,
-            stats: GeneratorStats::new(),
+            stats: no_stats(),
             received: Received::default(),
         })
     }
@@ -241,7 +241,8 @@ impl Generate {
         if let Some(left) = &mut self.left {
             *left -= 1;
         }
-        self.stats.departed(cx.now);
+        self.stats.first.get_or_insert(cx.now);
+        self.stats.last = Some(cx.now);
         if let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.pop_due(cx.now)) {
             let error = cx.now.since(due).as_nanos() as u64;
             self.stats.pacing_error_ns.saturating_record(error.max(ERROR_RANGE_NS.0));
@@ -354,17 +355,9 @@ impl Driver for Generate {
     }
 }
 
-impl GeneratorStats {
-    fn new() -> Self {
-        let mut pacing_error_ns =
-            Histogram::new_with_bounds(ERROR_RANGE_NS.0, ERROR_RANGE_NS.1, ERROR_DIGITS)
-                .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
-        pacing_error_ns.auto(true);
-        Self { sent: 0, skipped: 0, no_frame: 0, refused: 0, first: None, last: None, pacing_error_ns }
-    }
-
-    fn departed(&mut self, now: Timestamp) {
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-    }
+fn no_stats() -> GeneratorStats {
+    let mut pacing_error_ns = Histogram::new_with_bounds(ERROR_RANGE_NS.0, ERROR_RANGE_NS.1, ERROR_DIGITS)
+        .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
+    pacing_error_ns.auto(true);
+    GeneratorStats { sent: 0, skipped: 0, no_frame: 0, refused: 0, first: None, last: None, pacing_error_ns }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Timestamp;
+use netdext::dispatch::Timestamp;
 
 /// How far behind the schedule may be and still be caught up with. What is further behind is skipped: a generator
 /// that was stopped for a minute must not flood the link afterwards.

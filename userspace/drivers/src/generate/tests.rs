@@ -10,7 +10,7 @@ use smoltcp::wire::{
 };
 
 use super::*;
-use crate::driver::builtin::testing::{Bench, OUR_MAC, OUR4, PEER_MAC, PEER4, PEER6, device, frame};
+use crate::testing::{Bench, OUR_MAC, OUR4, PEER_MAC, PEER4, PEER6, device, frame};
 
 fn config(frames: FrameKind, sizes: &str) -> GenerateConfig {
     GenerateConfig {

@@ -21,9 +21,9 @@ use std::collections::hash_map::{Entry as Slot, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::dispatch::Timestamp;
-use crate::driver::Cx;
-use crate::proto::{MacAddr, arp, ndp};
+use netdext::dispatch::Timestamp;
+use netdext::driver::Cx;
+use netdext::proto::{MacAddr, arp, ndp};
 
 /// How a table of neighbours behaves.
 #[derive(Clone, Copy, Debug)]

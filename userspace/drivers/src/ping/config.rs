@@ -1,9 +1,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::driver::builtin::sample::pending::MAX_PENDING;
-use crate::proto::MacAddr;
-use crate::proto::probe::Stamp;
+use crate::sample::pending::MAX_PENDING;
+use netdext::proto::MacAddr;
+use netdext::proto::probe::Stamp;
 
 /// Where a packet for the target goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

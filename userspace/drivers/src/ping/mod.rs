@@ -30,11 +30,11 @@ use tokio::sync::mpsc;
 pub use self::config::{KnownMac, NextHop, PingConfig, PingConfigError};
 use self::receive::Receiver;
 use self::state::State;
-use crate::dispatch::{Fired, TimerId};
-use crate::driver::builtin::neighbors::send_solicit;
-use crate::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps};
-use crate::packet::PacketBatch;
-use crate::proto::Local;
+use crate::neighbors::send_solicit;
+use netdext::dispatch::{Fired, TimerId};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps};
+use netdext::packet::PacketBatch;
+use netdext::proto::Local;
 
 const NAME: &str = "ping";
 

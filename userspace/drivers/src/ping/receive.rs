@@ -7,12 +7,12 @@ use netdext_abi::{Kind, Parsed, parse};
 
 use super::config::PingConfig;
 use super::state::State;
-use crate::dispatch::Timestamp;
-use crate::driver::Cx;
-use crate::driver::builtin::sample::outcome::{Handled, Outcome, Outcomes, Unsent};
-use crate::driver::builtin::sample::receive::submit;
-use crate::packet::Packet;
-use crate::proto::{Local, Refusal, arp, echo, ndp};
+use crate::sample::outcome::{Handled, Outcome, Outcomes, Unsent};
+use crate::sample::receive::submit;
+use netdext::dispatch::Timestamp;
+use netdext::driver::Cx;
+use netdext::packet::Packet;
+use netdext::proto::{Local, Refusal, arp, echo, ndp};
 
 /// Where the hop limit lies in the IP header.
 const TTL4: usize = 8;

@@ -9,15 +9,15 @@ use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use super::config::{KnownMac, PingConfig, PingConfigError};
 use super::{PingEvent, PingResults, Reply, ReplyKind};
-use crate::dispatch::Timestamp;
-use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors};
-use crate::driver::builtin::sample::outcome::Handled;
-use crate::driver::builtin::sample::pending::{Match, Pending, Request};
-use crate::driver::{Cx, InjectorStats};
-use crate::packet::OutOfFrame;
-use crate::proto::MacAddr;
-use crate::proto::echo::EchoReply;
-use crate::proto::probe::{EchoRequest, Path, Stamp, is_intact};
+use crate::neighbors::{NeighborConfig, Neighbors};
+use crate::sample::outcome::Handled;
+use crate::sample::pending::{Match, Pending, Request};
+use netdext::dispatch::Timestamp;
+use netdext::driver::{Cx, InjectorStats};
+use netdext::packet::OutOfFrame;
+use netdext::proto::MacAddr;
+use netdext::proto::echo::EchoReply;
+use netdext::proto::probe::{EchoRequest, Path, Stamp, is_intact};
 
 /// Round-trip times that the histogram holds without growing, in ns: 1 ns to 1 minute.
 const RTT_RANGE_NS: (u64, u64) = (1, 60_000_000_000);

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{EVENTS, KnownMac, NextHop, PingConfig, PingEvent, PingFactory, PingResults, Reply, ReplyKind};
-use crate::dispatch::Worker;
-use crate::driver::builtin::sample::{SampleConfig, SampleFactory};
-use crate::driver::{DeviceInfo, DriverFactory, PowerState};
-use crate::port::sim::{End, Faults, SimConfig, Wire};
-use crate::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses, arp_request};
+use crate::sample::{SampleConfig, SampleFactory};
+use netdext::dispatch::Worker;
+use netdext::driver::{DeviceInfo, DriverFactory, PowerState};
+use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses, arp_request};
 
 const MS: Duration = Duration::from_millis(1);
 

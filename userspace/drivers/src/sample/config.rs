@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::pending::MAX_PENDING;
 use super::targets::MAX_TARGETS;
-use crate::proto::probe::Stamp;
+use netdext::proto::probe::Stamp;
 
 /// The longest payload of an IPv4 datagram with an echo request.
 const MAX_PAYLOAD: usize = u16::MAX as usize - 28;

@@ -10,13 +10,13 @@ use super::config::InjectorConfig;
 use super::outcome::Handled;
 use super::pending::{Match, Pending, Request};
 use super::targets::Targets;
-use crate::dispatch::Timestamp;
-use crate::driver::builtin::neighbors::Neighbors;
-use crate::driver::{Cx, InjectorStats, TargetStats};
-use crate::packet::{OutOfFrame, Packet, PacketBatch};
-use crate::proto::Local;
-use crate::proto::echo::EchoReply;
-use crate::proto::probe::{EchoRequest, Path, Stamp, is_intact};
+use crate::neighbors::Neighbors;
+use netdext::dispatch::Timestamp;
+use netdext::driver::{Cx, InjectorStats, TargetStats};
+use netdext::packet::{OutOfFrame, Packet, PacketBatch};
+use netdext::proto::Local;
+use netdext::proto::echo::EchoReply;
+use netdext::proto::probe::{EchoRequest, Path, Stamp, is_intact};
 
 /// Times that the histograms hold without growing, in ns: 1 ns to 1 minute.
 const RANGE_NS: (u64, u64) = (1, 60_000_000_000);

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::config::InjectorConfig;
 use super::injector::{Injector, path_to};
 use super::shared::{Shared, State};
-use crate::dispatch::{Fired, TimerId, Timestamp};
-use crate::driver::builtin::neighbors::{Neighbors, send_solicit};
-use crate::driver::{Cx, DeviceInfo, InjectCommand, InjectSettings};
-use crate::packet::PacketBatch;
-use crate::proto::Local;
-use crate::proto::probe::Path;
+use crate::neighbors::{Neighbors, send_solicit};
+use netdext::dispatch::{Fired, TimerId, Timestamp};
+use netdext::driver::{Cx, DeviceInfo, InjectCommand, InjectSettings};
+use netdext::packet::PacketBatch;
+use netdext::proto::Local;
+use netdext::proto::probe::Path;
 
 /// Requests for MAC addresses sent in one go at the most, and the pause before the next go: with thousands of
 /// targets they must fill neither the tx ring nor the link.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Timestamp;
+use netdext::dispatch::Timestamp;
 
 const WINDOW: Duration = Duration::from_secs(1);
 const LINES_PER_WINDOW: u64 = 10;

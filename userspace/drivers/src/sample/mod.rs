@@ -40,13 +40,13 @@ use self::injector::Identity;
 use self::leader::Leader;
 use self::receive::Receiver;
 use self::shared::{Access, Shared};
-use crate::dispatch::Fired;
-use crate::driver::builtin::neighbors::{NeighborConfig, Neighbors};
-use crate::driver::{
+use crate::neighbors::{NeighborConfig, Neighbors};
+use netdext::dispatch::Fired;
+use netdext::driver::{
     Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, InjectCommand, RxTimestamps, TargetStats,
 };
-use crate::packet::PacketBatch;
-use crate::proto::Local;
+use netdext::packet::PacketBatch;
+use netdext::proto::Local;
 
 const NAME: &str = "sample";
 

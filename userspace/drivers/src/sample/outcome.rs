@@ -2,12 +2,12 @@
 
 use netdext_abi::{COUNTER_COUNT, COUNTER_NAMES, Counter, Malformed};
 
-use crate::proto::Refusal;
-use crate::proto::named::named;
+use netdext::named;
+use netdext::proto::Refusal;
 
 named! {
     /// A received frame that was made use of, or recycled because there was nothing to do.
-    pub(in crate::driver::builtin) enum Handled {
+    pub(crate) enum Handled {
         /// ICMP echo request answered.
         Echo4Answered = "echo4_answered",
         /// ICMPv6 echo request answered.
@@ -41,7 +41,7 @@ named! {
 
 named! {
     /// Why an answer could not be sent.
-    pub(in crate::driver::builtin) enum Unsent {
+    pub(crate) enum Unsent {
         /// The tx ring was full.
         TxFull = "tx_full",
         /// The tx queue does not take such a frame.
@@ -51,7 +51,7 @@ named! {
 
 /// What became of one received frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::driver::builtin) enum Outcome {
+pub(crate) enum Outcome {
     Handled(Handled),
     Refused(Refusal),
     Unsent(Unsent),
@@ -60,7 +60,7 @@ pub(in crate::driver::builtin) enum Outcome {
 
 /// How often each outcome occurred.
 #[derive(Clone, Debug)]
-pub(in crate::driver::builtin) struct Outcomes {
+pub(crate) struct Outcomes {
     handled: [u64; Handled::ALL.len()],
     refused: [u64; Refusal::ALL.len()],
     unsent: [u64; Unsent::ALL.len()],
@@ -84,7 +84,7 @@ impl Default for Outcomes {
 }
 
 impl Outcomes {
-    pub(in crate::driver::builtin) fn count(&mut self, outcome: Outcome) {
+    pub(crate) fn count(&mut self, outcome: Outcome) {
         let counter = match outcome {
             Outcome::Handled(handled) => &mut self.handled[handled as usize],
             Outcome::Refused(refusal) => &mut self.refused[refusal as usize],
@@ -95,12 +95,12 @@ impl Outcomes {
     }
 
     /// Frames that were made use of or recycled.
-    pub(in crate::driver::builtin) fn counters(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn counters(&self) -> Vec<(&'static str, u64)> {
         Handled::ALL.iter().map(|&handled| (handled.name(), self.handled[handled as usize])).collect()
     }
 
     /// Frames that were refused, malformed, or whose answer could not be sent.
-    pub(in crate::driver::builtin) fn drops(&self) -> Vec<(&'static str, u64)> {
+    pub(crate) fn drops(&self) -> Vec<(&'static str, u64)> {
         let refused = Refusal::ALL.iter().map(|&refusal| (refusal.name(), self.refused[refusal as usize]));
         let unsent = Unsent::ALL.iter().map(|&unsent| (unsent.name(), self.unsent[unsent as usize]));
         let malformed =

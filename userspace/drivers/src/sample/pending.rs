@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::dispatch::Timestamp;
+use netdext::dispatch::Timestamp;
 
 /// Requests that can wait at the same time at the most; a slot takes 24 bytes.
-pub(in crate::driver::builtin) const MAX_PENDING: u64 = 1 << 20;
+pub(crate) const MAX_PENDING: u64 = 1 << 20;
 
 const MIN_SLOTS: u64 = 1024;
 
@@ -24,13 +24,13 @@ enum State {
 
 /// What is remembered of a request besides its number and when it was sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::driver::builtin) struct Request {
+pub(crate) struct Request {
     /// The slot of its target.
-    pub(in crate::driver::builtin) target: u32,
+    pub(crate) target: u32,
     /// Bytes of payload.
-    pub(in crate::driver::builtin) payload_len: u16,
+    pub(crate) payload_len: u16,
     /// How much later than planned it was sent, in ns; more than 4.2 s count as that.
-    pub(in crate::driver::builtin) lateness_ns: u32,
+    pub(crate) lateness_ns: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +42,7 @@ struct Slot {
 
 /// What a reply turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::driver::builtin) enum Match {
+pub(crate) enum Match {
     /// The first reply, in time.
     InTime {
         /// From sent to received.
@@ -71,7 +71,7 @@ pub(in crate::driver::builtin) enum Match {
 /// ```
 /// At any time `sent == replies + lost + in_flight`.
 #[derive(Debug)]
-pub(in crate::driver::builtin) struct Pending {
+pub(crate) struct Pending {
     slots: Box<[Slot]>,
     timeout: Duration,
     /// Requests below this number are known no more.
@@ -89,7 +89,7 @@ pub(in crate::driver::builtin) struct Pending {
 impl Pending {
     /// Room for `waiting` requests, which must be no more than [`MAX_PENDING`], each given up after
     /// `timeout`.
-    pub(in crate::driver::builtin) fn new(waiting: u64, timeout: Duration) -> Self {
+    pub(crate) fn new(waiting: u64, timeout: Duration) -> Self {
         Self {
             slots: vec![Slot::default(); Self::slots_for(waiting)].into_boxed_slice(),
             timeout,
@@ -104,7 +104,7 @@ impl Pending {
     }
 
     /// Makes room for `waiting` requests, which must be no more than [`MAX_PENDING`]; what is known stays known.
-    pub(in crate::driver::builtin) fn grow(&mut self, waiting: u64) {
+    pub(crate) fn grow(&mut self, waiting: u64) {
         let wanted = Self::slots_for(waiting);
         if wanted <= self.slots.len() {
             return;
@@ -126,27 +126,27 @@ impl Pending {
     }
 
     /// Forgets requests below `number` that wait no more: replies to them are too old from now on.
-    pub(in crate::driver::builtin) fn forget_below(&mut self, number: u64) {
+    pub(crate) fn forget_below(&mut self, number: u64) {
         self.known_from = self.known_from.max(number.min(self.tail));
     }
 
     /// Every request below this number waits no more.
-    pub(in crate::driver::builtin) fn settled(&self) -> u64 {
+    pub(crate) fn settled(&self) -> u64 {
         self.tail
     }
 
     /// The number of the next request, however many wait.
-    pub(in crate::driver::builtin) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u64 {
         self.next
     }
 
     /// The number of the next request, if one more can wait.
-    pub(in crate::driver::builtin) fn next(&self) -> Option<u64> {
+    pub(crate) fn next(&self) -> Option<u64> {
         (self.next - self.tail < self.slots.len() as u64).then_some(self.next)
     }
 
     /// The request that [`next`](Self::next) numbered was sent.
-    pub(in crate::driver::builtin) fn sent(&mut self, request: Request, at: Timestamp) {
+    pub(crate) fn sent(&mut self, request: Request, at: Timestamp) {
         let next = self.next;
         *self.slot(next) = Slot { sent: at, request, state: State::Waiting };
         self.next += 1;
@@ -156,7 +156,7 @@ impl Pending {
 
     /// A reply to request `number`, which claims to have been sent at `sent`, arrived at `at`; `fits` says whether
     /// it comes from that request's target and has its length.
-    pub(in crate::driver::builtin) fn reply(
+    pub(crate) fn reply(
         &mut self,
         number: u64,
         sent: Timestamp,
@@ -198,13 +198,13 @@ impl Pending {
     }
 
     /// Gives up what was sent more than the timeout before `now`, and says of each to which target it went.
-    pub(in crate::driver::builtin) fn expire(&mut self, now: Timestamp, lost: impl FnMut(u32)) {
+    pub(crate) fn expire(&mut self, now: Timestamp, lost: impl FnMut(u32)) {
         let timeout = self.timeout;
         self.advance(|slot| slot.state != State::Waiting || now.since(slot.sent) > timeout, lost);
     }
 
     /// Gives up everything, and says of each request to which target it went. Returns how many were waiting.
-    pub(in crate::driver::builtin) fn settle(&mut self, lost: impl FnMut(u32)) -> u64 {
+    pub(crate) fn settle(&mut self, lost: impl FnMut(u32)) -> u64 {
         let waiting = self.in_flight;
         self.advance(|_| true, lost);
         waiting
@@ -234,28 +234,28 @@ impl Pending {
     }
 
     /// When the last of the waiting requests is given up, if any waits.
-    pub(in crate::driver::builtin) fn last_deadline(&self) -> Option<Timestamp> {
+    pub(crate) fn last_deadline(&self) -> Option<Timestamp> {
         // One more than the timeout: a reply exactly at its end is in time.
         (self.in_flight > 0).then(|| self.last_sent + self.timeout + Duration::from_nanos(1))
     }
 
     /// Requests sent so far.
-    pub(in crate::driver::builtin) fn total_sent(&self) -> u64 {
+    pub(crate) fn total_sent(&self) -> u64 {
         self.next
     }
 
     /// Requests answered in time.
-    pub(in crate::driver::builtin) fn replies(&self) -> u64 {
+    pub(crate) fn replies(&self) -> u64 {
         self.replies
     }
 
     /// Requests given up.
-    pub(in crate::driver::builtin) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost
     }
 
     /// Requests that wait.
-    pub(in crate::driver::builtin) fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight
     }
 }

@@ -8,11 +8,11 @@ use tracing::{Level, debug, enabled, info};
 use super::log::{Line, LineLimit};
 use super::outcome::{Handled, Outcome, Outcomes, Unsent};
 use super::shared::Access;
-use crate::dispatch::Timestamp;
-use crate::driver::Cx;
-use crate::packet::Packet;
-use crate::proto::{DisplayMac, Local, MacAddr, Refusal, arp, echo, link_source, ndp};
-use crate::queue::RejectReason;
+use netdext::dispatch::Timestamp;
+use netdext::driver::Cx;
+use netdext::packet::Packet;
+use netdext::proto::{DisplayMac, Local, MacAddr, Refusal, arp, echo, link_source, ndp};
+use netdext::queue::RejectReason;
 
 /// One instance's half of the receive path: its addresses, its counts, its log lines.
 #[derive(Debug)]
@@ -225,12 +225,7 @@ impl Receiver {
 }
 
 /// Sends the first `len` bytes of the packet.
-pub(in crate::driver::builtin) fn submit(
-    cx: &mut Cx<'_>,
-    mut packet: Packet,
-    len: usize,
-    answered: Handled,
-) -> Outcome {
+pub(crate) fn submit(cx: &mut Cx<'_>, mut packet: Packet, len: usize, answered: Handled) -> Outcome {
     if packet.set_data_len(len).is_err() {
         return Outcome::Unsent(Unsent::TxRejected);
     }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::injector::{Identity, Injector};
-use crate::driver::builtin::neighbors::Neighbors;
+use crate::neighbors::Neighbors;
 
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::driver::{RttSummary, TargetStats};
-use crate::proto::probe::Path;
+use netdext::driver::{RttSummary, TargetStats};
+use netdext::proto::probe::Path;
 
 /// Targets at the most.
 pub(super) const MAX_TARGETS: usize = 65_536;

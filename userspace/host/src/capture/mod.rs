@@ -8,11 +8,9 @@
 //! The data path never waits: records are allocated beforehand and go round; when the writer is behind and
 //! none is left, a frame is not captured but counted, and the count stands in the file.
 
-mod filter;
 mod open;
 mod pcapng;
 mod sink;
-mod tap;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -22,11 +20,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::filter::{BadFilter, Filter};
+use netdext::tap::{Filter, TapPair};
+
 pub(crate) use self::open::OpenCaptures;
 pub use self::sink::CaptureSink;
-pub(crate) use self::tap::Tap;
-pub use self::tap::TapPair;
 use self::writer::Writer;
 pub use self::writer::{Capture, CaptureReport};
 

@@ -3,7 +3,7 @@
 //! pcap-file can write them too, but allocates for every option of every frame, and writes the words of an
 //! interface statistics block's time in the wrong order; it serves as the reader in the tests.
 
-use super::tap::{Direction, Record};
+use netdext::tap::{Direction, Record};
 
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE_DESCRIPTION: u32 = 1;

@@ -13,7 +13,8 @@ use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::dispatch::Timestamp;
+use netdext::dispatch::Timestamp;
+use netdext::tap::Tap;
 
 /// What a reader finds in a capture.
 #[derive(Default)]

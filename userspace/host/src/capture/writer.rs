@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::open::OpenCapture;
 use super::pcapng::{self, Statistics};
 use super::sink::Written;
-use super::tap::{Counts, Record, Source};
-use super::{CaptureError, CaptureSink, FINISH_WITHIN, Filter};
-use crate::dispatch::Timestamp;
+use super::{CaptureError, CaptureSink, FINISH_WITHIN};
+use netdext::dispatch::Timestamp;
+use netdext::tap::{Counts, Filter, Record, Source};
 
 /// How long the writer sleeps when there is nothing to write. It looks by itself, because a worker that woke
 /// it would make a system call for a frame.

@@ -7,7 +7,7 @@ use super::{Facts, Finding, PeerView};
 use crate::link::attachment::XdpHook;
 use crate::link::tuning::Change;
 use crate::link::xdp_features::XdpFeatures;
-use crate::packet::FrameSize;
+use netdext::packet::FrameSize;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.
 const LINK_HEADER_MAX: usize = 14 + 2 * 4;

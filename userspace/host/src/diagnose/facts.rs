@@ -9,7 +9,6 @@ use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolRingAttr};
 use futures_util::StreamExt;
 use rustix::process::{Resource, getrlimit};
 
-use crate::error::one_line;
 use crate::link::attachment::{AttachmentError, ForeignProgram, attached_program};
 use crate::link::kernel::{KernelFeatures, Release};
 use crate::link::offload::active_features;
@@ -18,6 +17,7 @@ use crate::link::sysfs::NetSysfs;
 use crate::link::xdp_features::{XdpFeatures, xdp_features};
 use crate::link::{Device, DeviceError};
 use crate::privilege::{Cap, missing_for_run};
+use netdext::error::one_line;
 
 /// Why an interface could not be looked at.
 #[derive(Debug, thiserror::Error)]

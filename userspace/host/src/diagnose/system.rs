@@ -3,9 +3,9 @@
 use super::Severity::{Note, Ok, Problem, Warning};
 use super::{EndFacts, Finding, ProgramTrial, SystemFacts};
 use crate::link::kernel::{Need, Support};
-use crate::packet::FrameSize;
-use crate::port::RingSizes;
 use crate::privilege::Cap;
+use netdext::packet::FrameSize;
+use netdext::port::RingSizes;
 
 const SUBJECT: &str = "system";
 

@@ -35,11 +35,11 @@ use super::{
     run_time, spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
 };
-use crate::driver::RxTimestamps;
 use crate::steer::{Rule, RuleId, RuleTable};
+use netdext::driver::RxTimestamps;
 
 /// The built XDP object, as `cargo xtask build-ebpf` writes it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext.bpf.o");
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/netdext.bpf.o");
 
 /// How long a detached program may take to leave its interface.
 const DETACH_DEADLINE: Duration = Duration::from_secs(1);

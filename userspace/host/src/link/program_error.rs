@@ -208,7 +208,7 @@ pub(super) fn innermost(error: &EbpfError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::one_line;
+    use netdext::error::one_line;
 
     fn said(errno: Errno, log: &str) -> Option<String> {
         let keep =

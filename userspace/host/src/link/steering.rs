@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::near::NearV4;
 use super::rules::RuleMaps;
-use crate::driver::RxTimestamps;
+use netdext::driver::RxTimestamps;
 
 /// Why a map of the program can't be read or changed.
 #[derive(Debug, Error)]
@@ -167,7 +167,8 @@ impl SteeringMaps {
         let stamps = match timestamps {
             RxTimestamps::Some => some,
             RxTimestamps::EchoReplies => some | Config::STAMP_REPLIES,
-            RxTimestamps::All => Config::STAMP_ALL,
+            // Also what is asked for by a name that is newer than this: no frame lacks one then.
+            _ => Config::STAMP_ALL,
         };
         let Config { mac, flags } = self.current;
         let all = Config::STAMP_SOME | Config::STAMP_REPLIES | Config::STAMP_ALL;

@@ -27,7 +27,7 @@ use super::steering::SteeringError;
 use crate::cpu;
 
 /// The built object of the traffic programs, as `cargo xtask build-ebpf` writes it.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/object/netdext-generate.bpf.o");
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../object/netdext-generate.bpf.o");
 
 /// Frames that the kernel sends at a time; the ring of a veth holds 256.
 const LIVE_BATCH: u32 = 64;

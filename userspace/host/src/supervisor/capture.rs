@@ -2,8 +2,8 @@
 
 use super::Supervisor;
 use crate::capture::{self, Capture, CaptureConfig, CaptureError, CaptureSink};
-use crate::dispatch::Command;
-use crate::driver::RxTimestamps;
+use crate::worker::Command;
+use netdext::driver::RxTimestamps;
 
 impl Supervisor {
     /// Captures the frames of every queue from now on, until the returned capture is finished or dropped, or

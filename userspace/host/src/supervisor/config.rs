@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
-use crate::dispatch::{SpawnError, WaitStrategy};
-use crate::driver::{DriverFactory, PowerState};
 use crate::link::kernel::KernelError;
 use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::threaded::TuneError;
 use crate::link::{Device, DeviceError};
-use crate::packet::FrameSize;
-use crate::port::RingSizes;
-use crate::proto::broadcast;
 use crate::steer::Rule;
+use crate::worker::SpawnError;
+use crate::worker::WaitStrategy;
+use netdext::driver::{DriverFactory, PowerState};
+use netdext::packet::FrameSize;
+use netdext::port::RingSizes;
+use netdext::proto::broadcast;
 
 /// Packets that one callback gets at the most.
 pub(super) const CALLBACK_BATCH: usize = 64;

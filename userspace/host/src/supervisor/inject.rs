@@ -1,8 +1,8 @@
 //! The injector of a running driver.
 
 use super::{CommandError, Supervisor};
-use crate::dispatch::Command;
-use crate::driver::{InjectCommand, TargetStats};
+use crate::worker::Command;
+use netdext::driver::{InjectCommand, TargetStats};
 
 impl Supervisor {
     /// Starts, stops or changes the driver's injector of echo requests.

@@ -12,7 +12,6 @@ mod capture;
 mod config;
 mod inject;
 mod report;
-pub mod spec;
 mod start;
 mod steering;
 mod stop;
@@ -33,13 +32,15 @@ pub use self::switch::SwitchError;
 use self::switch::Switches;
 pub use self::workers::CommandError;
 use crate::capture::OpenCaptures;
-use crate::dispatch::{WorkerEvent, WorkerHandle, WorkerReport};
-use crate::driver::RxTimestamps;
 use crate::link::peer_napi::PeerNapi;
 use crate::link::program::{FrameLog, ProgramError, SteeringProgram};
 use crate::link::tuning::Tuned;
 use crate::link::{Device, LinkEvent, LinkEvents, Netlink, PairCounters};
 use crate::stats::PortStats;
+use crate::worker::WorkerEvent;
+use crate::worker::WorkerHandle;
+use netdext::dispatch::WorkerReport;
+use netdext::driver::RxTimestamps;
 
 /// How long to wait for the news that the link is gone, after a worker failed for that reason.
 const GONE_GRACE: Duration = Duration::from_millis(200);

@@ -1,13 +1,13 @@
 //! What is known of a running driver, and what it leaves.
 
-use crate::dispatch::WorkerError;
 use crate::link::program::AttachedMode;
 use crate::link::threaded::Tuning;
 use crate::link::{Device, DeviceError};
-use crate::packet::Census;
-use crate::port::ClosingCensus;
-use crate::port::xsk::XskInfo;
 use crate::stats::PortStats;
+use crate::xsk::XskInfo;
+use netdext::dispatch::WorkerError;
+use netdext::packet::Census;
+use netdext::port::ClosingCensus;
 
 /// Facts about a driver that was started.
 #[derive(Clone, Debug)]

@@ -8,14 +8,16 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, frame_size, worker_cpus};
 use super::switch::Switches;
 use super::{RunInfo, Supervisor};
-use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
-use crate::driver::DeviceInfo;
 use crate::link::attachment::XdpHook;
 use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvents, Netlink, kernel, threaded};
-use crate::port::Port;
-use crate::port::xsk::{CopyMode, XskConfig};
 use crate::steer::Action;
+use crate::worker::Recipe;
+use crate::worker::WorkerConfig;
+use crate::worker::WorkerEvent;
+use crate::worker::WorkerHandle;
+use crate::xsk::{self, CopyMode, XskConfig};
+use netdext::driver::DeviceInfo;
 
 impl Supervisor {
     /// Starts a driver: program loaded and attached, a worker per queue, sockets in the XSKMAP, powered
@@ -145,7 +147,7 @@ impl Supervisor {
     }
 
     fn recipe(&self, config: &RunConfig, queue: u32) -> Result<Recipe, StartError> {
-        let xsk = XskConfig {
+        let socket = XskConfig {
             iface: self.iface.clone(),
             queue,
             rings: config.rings,
@@ -155,7 +157,7 @@ impl Supervisor {
         };
         let factory = Arc::clone(&config.driver);
         Ok(Box::new(move || {
-            let (port, info) = Port::open_xsk(&xsk)?;
+            let (port, info) = xsk::open(&socket)?;
             Ok((port, info, factory.build(queue)))
         }))
     }

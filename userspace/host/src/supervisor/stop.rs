@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::{RunReport, Supervisor};
-use crate::dispatch::{Command, WorkerEvent};
 use crate::link::PairCounters;
 use crate::link::tuning::Tuned;
 use crate::stats::PortStats;
+use crate::worker::Command;
+use crate::worker::WorkerEvent;
 
 /// How long answers may take to come in before a stop.
 const QUIESCE_BEFORE_STOP: Duration = Duration::from_millis(100);

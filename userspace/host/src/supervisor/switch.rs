@@ -6,10 +6,10 @@ use std::time::Duration;
 use rustix::thread::{MembarrierCommand, membarrier};
 
 use super::{CommandError, Supervisor};
-use crate::dispatch::Command;
-use crate::driver::PowerState;
-use crate::error::one_line;
 use crate::link::program::ProgramError;
+use crate::worker::Command;
+use netdext::driver::PowerState;
+use netdext::error::one_line;
 
 /// How long answers may take to come in before the driver is switched off. A round trip on a link takes
 /// microseconds; a target that is silent for longer is not waited for.

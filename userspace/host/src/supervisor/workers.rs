@@ -6,7 +6,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::Supervisor;
-use crate::dispatch::{Command, WorkerError, WorkerHandle, WorkerSnapshot};
+use crate::worker::Command;
+use crate::worker::WorkerHandle;
+use netdext::dispatch::{WorkerError, WorkerSnapshot};
 
 /// How long workers may take to answer. The longest that they do is to drain their rings, for 200 ms at the most;
 /// who takes longer is in a callback that does not return.

@@ -13,12 +13,13 @@ use rustix::thread::set_current_timer_slack;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
-use super::{Timestamp, WaitStrategy, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
-use crate::capture::TapPair;
+use super::WaitStrategy;
 use crate::cpu;
-use crate::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
-use crate::port::Port;
-use crate::port::xsk::{OpenError, XskInfo};
+use crate::xsk::{OpenError, XskInfo};
+use netdext::dispatch::{Timestamp, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+use netdext::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
+use netdext::port::Port;
+use netdext::tap::TapPair;
 
 /// Packets handled in one step before the other rings and the timers get their turn.
 const STEP_BUDGET: usize = 256;
@@ -394,4 +395,17 @@ fn stop(mut worker: Worker) -> WorkerReport {
         .and_then(|()| worker.set_power(Timestamp::now(), PowerState::Off))
         .err();
     worker.finish(Timestamp::now(), error)
+}
+
+/// How a worker runs.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerConfig {
+    /// How it waits.
+    pub wait: WaitStrategy,
+    /// Packets that one callback gets at the most.
+    pub batch: usize,
+    /// The CPU it is pinned to; `None` leaves that to the scheduler.
+    pub cpu: Option<usize>,
+    /// Whether it measures how long frames take from stage to stage.
+    pub latency: bool,
 }

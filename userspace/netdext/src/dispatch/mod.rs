@@ -4,15 +4,11 @@
 //! closed set, so a worker over the simulated port behaves the same on every run.
 
 mod latency;
-mod thread;
 mod time;
 mod timer;
-mod wait;
 mod worker;
 
 pub use latency::LatencyHistograms;
-pub use thread::{Command, Recipe, SpawnError, WorkerEvent, WorkerHandle};
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
-pub use wait::{UnknownWaitStrategy, WaitStrategy};
-pub use worker::{Progress, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+pub use worker::{Progress, Worker, WorkerError, WorkerReport, WorkerSnapshot};

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::latency::StageLatency;
-use super::{LatencyHistograms, TimerStats, Timers, Timestamp, WaitStrategy};
-use crate::capture::{Tap, TapPair};
+use super::{LatencyHistograms, TimerStats, Timers, Timestamp};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
 use crate::driver::{
     Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState, TargetStats,
@@ -12,6 +11,7 @@ use crate::driver::{
 use crate::packet::{Census, PacketBatch};
 use crate::port::{ClosingCensus, Port, SocketStatistics};
 use crate::queue::{ErrnoCounts, QueueError};
+use crate::tap::{Tap, TapPair};
 
 /// Ticks handed to the driver in one step at the most, so that a timer that is behind cannot keep the
 /// rings from being served.
@@ -211,8 +211,12 @@ impl Worker {
         Ok(progress)
     }
 
-    /// The first half of a step: everything but the timers.
-    pub(super) fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
+    /// The first half of [`step`](Self::step): everything but the timers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
         let mut progress = Progress {
             reaped: self.port.tx_completion.reap(&self.port.pool, budget),
             refilled: self.port.rx_submission.refill(&self.port.pool),
@@ -232,13 +236,13 @@ impl Worker {
         Ok(progress)
     }
 
-    /// The second half of a step. It takes the time anew, because what a timer stamps should not include the
+    /// The second half of [`step`](Self::step). It takes the time anew, because what a timer stamps should not include the
     /// time that the rings took.
-    pub(super) fn serve_timers(
-        &mut self,
-        now: Timestamp,
-        progress: &mut Progress,
-    ) -> Result<(), WorkerError> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub fn serve_timers(&mut self, now: Timestamp, progress: &mut Progress) -> Result<(), WorkerError> {
         progress.ticks = self.fire_timers(now);
         if progress.ticks > 0 {
             progress.published += self.flush(now)?;
@@ -458,17 +462,17 @@ impl Worker {
     }
 
     /// The port, to sleep on its descriptor.
-    pub(super) fn port(&self) -> &Port {
+    pub fn port(&self) -> &Port {
         &self.port
     }
 
     /// Frames in the tx ring that the kernel has not yet taken.
-    pub(super) fn tx_pending(&mut self) -> u32 {
+    pub fn tx_pending(&mut self) -> u32 {
         self.port.tx_submission.level()
     }
 
     /// Whether the driver waits for room in the tx ring.
-    pub(super) fn tx_blocked(&self) -> bool {
+    pub fn tx_blocked(&self) -> bool {
         self.tx_blocked
     }
 
@@ -503,17 +507,4 @@ impl Worker {
             timers: self.timers.iter().map(|(name, _, stats)| (name, stats)).collect(),
         }
     }
-}
-
-/// How a worker runs.
-#[derive(Clone, Copy, Debug)]
-pub struct WorkerConfig {
-    /// How it waits.
-    pub wait: WaitStrategy,
-    /// Packets that one callback gets at the most.
-    pub batch: usize,
-    /// The CPU it is pinned to; `None` leaves that to the scheduler.
-    pub cpu: Option<usize>,
-    /// Whether it measures how long frames take from stage to stage.
-    pub latency: bool,
 }

@@ -9,7 +9,6 @@
 //! The legal order is the table in [`lifecycle`]; the worker keeps to it, so a driver never sees, say, a
 //! packet before it was started.
 
-pub mod builtin;
 mod inject;
 pub mod lifecycle;
 
@@ -22,11 +21,6 @@ pub use self::inject::{InjectCommand, InjectSettings, RttSummary, TargetStats};
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
-
-/// The example in the documentation, run as a test.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/writing-a-driver.md")]
-struct WritingADriver;
 
 /// The interface that a driver is started on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 /// A descriptor as it crosses a ring: plain numbers, no ownership. The table of owners carries that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Desc {
+pub struct Desc {
     /// Bytes from the start of the UMEM.
     pub addr: u64,
     /// Bytes of data at `addr`.

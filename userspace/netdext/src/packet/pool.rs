@@ -17,8 +17,11 @@ use super::{Census, Desc, LentTo, Packet, PacketBatch, PoolConfig, PoolConfigErr
 ///
 /// `base` is valid for reads and writes of `len` bytes, at the same address for as long as the value
 /// lives, and nothing but the pool and (for frames lent to it) the kernel accesses those bytes.
-pub(crate) unsafe trait FrameMemory {
+#[expect(clippy::len_without_is_empty, reason = "a pool of no frames is refused")]
+pub unsafe trait FrameMemory {
+    /// The first byte.
     fn base(&self) -> NonNull<u8>;
+    /// How many bytes there are.
     fn len(&self) -> usize;
 }
 
@@ -90,7 +93,12 @@ impl PacketPool {
     }
 
     /// A pool over `memory`, which must hold at least `config.bytes()`.
-    pub(crate) fn new(config: &PoolConfig, memory: Box<dyn FrameMemory>) -> Result<Self, PoolConfigError> {
+    /// A pool of the frames in `memory`.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolConfigError`].
+    pub fn new(config: &PoolConfig, memory: Box<dyn FrameMemory>) -> Result<Self, PoolConfigError> {
         if config.frames == 0 {
             return Err(PoolConfigError::NoFrames);
         }

@@ -1,10 +1,10 @@
 //! A port: one queue of one interface, with its pool and its four queues.
 //!
-//! Two kinds exist. [`xsk`] is an AF_XDP socket; [`sim`] keeps both ends of a wire in memory, needs no
-//! root and runs from a seed. Everything above sees only [`Port`].
+//! Two kinds exist. An AF_XDP socket, in the crate netdext-host; and [`sim`], which keeps both ends of a wire in
+//! memory, needs no root and runs from a seed. Everything above sees only [`Port`]. A kind of port implements the
+//! traits [`SubmissionRing`], [`CompletionRing`] and [`PortHandle`].
 
 pub mod sim;
-pub mod xsk;
 
 use std::os::fd::BorrowedFd;
 
@@ -15,7 +15,7 @@ use crate::packet::{Census, Desc, PacketPool};
 use crate::queue::{RxCompletionQueue, RxSubmissionQueue, TxCompletionQueue, TxSubmissionQueue};
 
 /// The producing side of a ring: frames go to the kernel. One virtual call per batch, not per packet.
-pub(crate) trait SubmissionRing {
+pub trait SubmissionRing {
     /// Slots in all.
     fn size(&self) -> u32;
     /// Slots that are free now.
@@ -29,13 +29,13 @@ pub(crate) trait SubmissionRing {
 }
 
 /// The consuming side of a ring: frames come back from the kernel.
-pub(crate) trait CompletionRing {
+pub trait CompletionRing {
     /// Takes up to `out.len()` descriptors and says how many.
     fn consume(&mut self, out: &mut [Desc]) -> usize;
 }
 
 /// What the port can say about itself besides its queues.
-pub(crate) trait PortHandle {
+pub trait PortHandle {
     /// The descriptor to sleep on until frames arrive, where there is one.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
     /// What the kernel counted.
@@ -128,7 +128,8 @@ pub struct Port {
 }
 
 impl Port {
-    pub(crate) fn new(pool: PacketPool, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
+    /// A port of these rings, which move the frames of `pool`.
+    pub fn new(pool: PacketPool, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
         Self {
             rx_submission: RxSubmissionQueue::new(rings.fill, sizes),
             rx_completion: RxCompletionQueue::new(rings.rx),
@@ -189,9 +190,13 @@ impl ClosingCensus {
 }
 
 /// The four rings of a port, as its kind made them.
-pub(crate) struct Rings {
+pub struct Rings {
+    /// The fill ring.
     pub fill: Box<dyn SubmissionRing>,
+    /// The rx ring.
     pub rx: Box<dyn CompletionRing>,
+    /// The tx ring.
     pub tx: Box<dyn SubmissionRing>,
+    /// The completion ring.
     pub completion: Box<dyn CompletionRing>,
 }

@@ -15,13 +15,13 @@ pub mod checksum;
 pub mod echo;
 mod ipv4_options;
 mod local;
-pub(crate) mod named;
 pub mod ndp;
 pub mod probe;
 mod refusal;
 
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing-frames"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -62,7 +62,7 @@ pub const fn is_group(mac: MacAddr) -> bool {
 }
 
 /// The source MAC address of a frame.
-pub(crate) fn link_source(frame: &[u8]) -> MacAddr {
+pub fn link_source(frame: &[u8]) -> MacAddr {
     bytes::get(frame, LINK_SOURCE)
 }
 

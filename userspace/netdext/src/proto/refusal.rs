@@ -1,6 +1,4 @@
-use super::named::named;
-
-named! {
+crate::named! {
     /// Why a frame that is well-formed is neither answered nor believed.
     pub enum Refusal {
         /// The destination MAC address is another station's.

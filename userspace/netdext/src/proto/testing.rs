@@ -13,25 +13,25 @@ use smoltcp::wire::{
 use super::{Local, MacAddr, Refusal, arp, echo, ndp};
 use crate::dispatch::Timestamp;
 
-pub(crate) const OUR_MAC: MacAddr = [2, 0, 0, 0, 0, 1];
-pub(crate) const PEER_MAC: MacAddr = [2, 0, 0, 0, 0, 2];
-pub(crate) const OUR4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-pub(crate) const PEER4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-pub(crate) const OUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
-pub(crate) const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 2);
-pub(crate) const NOW: Timestamp = Timestamp::from_nanos(5_000_000_000);
+pub const OUR_MAC: MacAddr = [2, 0, 0, 0, 0, 1];
+pub const PEER_MAC: MacAddr = [2, 0, 0, 0, 0, 2];
+pub const OUR4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub const PEER4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+pub const OUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
+pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 2);
+pub const NOW: Timestamp = Timestamp::from_nanos(5_000_000_000);
 
 /// The addresses of the port under test, with the lengths of their prefixes.
-pub(crate) fn addresses() -> Vec<(IpAddr, u8)> {
+pub fn addresses() -> Vec<(IpAddr, u8)> {
     vec![(OUR4.into(), 24), (OUR6.into(), 64)]
 }
 
-pub(crate) fn local() -> Local {
+pub fn local() -> Local {
     Local::new(OUR_MAC, &addresses())
 }
 
 /// An Ethernet frame from the peer to us.
-pub(crate) fn ethernet(ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
+pub fn ethernet(ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 14 + payload.len()];
     let mut frame = EthernetFrame::new_unchecked(&mut bytes);
     frame.set_dst_addr(EthernetAddress(OUR_MAC));
@@ -41,7 +41,7 @@ pub(crate) fn ethernet(ethertype: EthernetProtocol, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, message: &Icmpv4Repr<'_>) -> Vec<u8> {
+pub fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, message: &Icmpv4Repr<'_>) -> Vec<u8> {
     let caps = ChecksumCapabilities::default();
     let mut bytes = vec![0; 20 + message.buffer_len()];
     let header = Ipv4Repr {
@@ -56,7 +56,7 @@ pub(crate) fn ipv4(source: Ipv4Addr, destination: Ipv4Addr, message: &Icmpv4Repr
     ethernet(EthernetProtocol::Ipv4, &bytes)
 }
 
-pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, hops: u8, message: &Icmpv6Repr<'_>) -> Vec<u8> {
+pub fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, hops: u8, message: &Icmpv6Repr<'_>) -> Vec<u8> {
     let caps = ChecksumCapabilities::default();
     let mut bytes = vec![0; 40 + message.buffer_len()];
     let header = Ipv6Repr {
@@ -71,15 +71,15 @@ pub(crate) fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, hops: u8, message: &
     ethernet(EthernetProtocol::Ipv6, &bytes)
 }
 
-pub(crate) fn echo4_request(ident: u16, seq_no: u16, data: &[u8]) -> Vec<u8> {
+pub fn echo4_request(ident: u16, seq_no: u16, data: &[u8]) -> Vec<u8> {
     ipv4(PEER4, OUR4, &Icmpv4Repr::EchoRequest { ident, seq_no, data })
 }
 
-pub(crate) fn echo6_request(ident: u16, seq_no: u16, data: &[u8]) -> Vec<u8> {
+pub fn echo6_request(ident: u16, seq_no: u16, data: &[u8]) -> Vec<u8> {
     ipv6(PEER6, OUR6, 64, &Icmpv6Repr::EchoRequest { ident, seq_no, data })
 }
 
-pub(crate) fn arp_message(
+pub fn arp_message(
     operation: ArpOperation,
     sender: (MacAddr, Ipv4Addr),
     target: (MacAddr, Ipv4Addr),
@@ -96,13 +96,13 @@ pub(crate) fn arp_message(
     ethernet(EthernetProtocol::Arp, &bytes)
 }
 
-pub(crate) fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+pub fn arp_request(sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = arp_message(ArpOperation::Request, (PEER_MAC, sender), ([0; 6], target));
     frame[..6].fill(0xff);
     frame
 }
 
-pub(crate) fn solicitation(
+pub fn solicitation(
     source: Ipv6Addr,
     destination: Ipv6Addr,
     target: Ipv6Addr,
@@ -115,7 +115,7 @@ pub(crate) fn solicitation(
     ipv6(source, destination, 255, &Icmpv6Repr::Ndisc(message))
 }
 
-pub(crate) fn advertisement(
+pub fn advertisement(
     destination: Ipv6Addr,
     target: Ipv6Addr,
     flags: NdiscNeighborFlags,
@@ -130,7 +130,7 @@ pub(crate) fn advertisement(
 }
 
 /// The frame with VLAN tags, the outer one first; an outer one of two is 802.1ad.
-pub(crate) fn tagged(frame: &[u8], vlans: &[u16]) -> Vec<u8> {
+pub fn tagged(frame: &[u8], vlans: &[u16]) -> Vec<u8> {
     let mut bytes = frame[..12].to_vec();
     for (place, vlan) in vlans.iter().enumerate() {
         let ethertype: u16 = if place + 1 < vlans.len() { 0x88a8 } else { 0x8100 };
@@ -142,7 +142,7 @@ pub(crate) fn tagged(frame: &[u8], vlans: &[u16]) -> Vec<u8> {
 }
 
 /// Does what a driver does with a request. `None` if it is none.
-pub(crate) fn respond(frame: &[u8], local: &Local) -> Option<Result<Vec<u8>, Refusal>> {
+pub fn respond(frame: &[u8], local: &Local) -> Option<Result<Vec<u8>, Refusal>> {
     let parsed = parse(frame).ok()?;
     let mut bytes = frame.to_vec();
     let len = match parsed.kind {
@@ -165,16 +165,16 @@ pub(crate) fn respond(frame: &[u8], local: &Local) -> Option<Result<Vec<u8>, Ref
 
 /// What smoltcp reads in a frame that it finds correct, checksums included.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) destination_mac: MacAddr,
-    pub(crate) source_mac: MacAddr,
+pub struct Seen {
+    pub destination_mac: MacAddr,
+    pub source_mac: MacAddr,
     /// The bytes of the VLAN tags.
-    pub(crate) tags: Vec<u8>,
-    pub(crate) message: Message,
+    pub tags: Vec<u8>,
+    pub message: Message,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Message {
+pub enum Message {
     Arp(ArpRepr),
     Echo {
         source: IpAddr,
@@ -201,7 +201,7 @@ pub(crate) enum Message {
 }
 
 /// Reads a frame of ours.
-pub(crate) fn see(frame: &[u8]) -> Result<Seen, String> {
+pub fn see(frame: &[u8]) -> Result<Seen, String> {
     let mut tags = Vec::new();
     let mut rest = frame.get(12..).ok_or("no Ethernet header")?;
     while let [0x81, 0, ..] | [0x88, 0xa8, ..] = rest {

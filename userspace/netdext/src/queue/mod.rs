@@ -23,7 +23,7 @@ pub use tx_submission::{ErrnoCounts, Flushed, QueueError, RejectReason, Rejected
 use crate::packet::Desc;
 
 /// Descriptors moved over a ring in one call at the most.
-pub(crate) const RING_BATCH: usize = 64;
+pub const RING_BATCH: usize = 64;
 
 /// Kept in the queues, so that a call need not clear one.
 type DescBatch = [Desc; RING_BATCH];

@@ -1,9 +1,9 @@
 use rustix::io::Errno;
 
 use super::RING_BATCH;
-use crate::capture::Tap;
 use crate::packet::{Desc, LentTo, Packet, PacketBatch, PacketPool, ReceiveMark};
 use crate::port::SubmissionRing;
+use crate::tap::Tap;
 
 /// A packet that was not taken: it always comes back.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use netdext_abi::parse::{
     MAX_EXTENSIONS, MAX_VLAN_TAGS, VLAN_TAG_LEN,
 };
 
-use super::tap::Direction;
+use super::Direction;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -57,7 +57,7 @@ pub struct BadFilter {
 
 impl Filter {
     /// Whether it takes this frame.
-    pub(super) fn takes(&self, direction: Direction, queue: u32, frame: &[u8]) -> bool {
+    pub fn takes(&self, direction: Direction, queue: u32, frame: &[u8]) -> bool {
         if self.terms.is_empty() {
             return true;
         }

@@ -1,16 +1,18 @@
-//! The worker's end of a capture.
+//! Taps: the worker's end of a capture.
+
+mod filter;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 
-use super::Filter;
+pub use self::filter::{BadFilter, Filter};
 use crate::dispatch::Timestamp;
 use crate::packet::Packet;
 
 /// Which way a frame goes, seen from netdext.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
+pub enum Direction {
     /// It came out of the rx ring.
     In,
     /// It goes into the tx ring.
@@ -19,10 +21,14 @@ pub(super) enum Direction {
 
 /// One captured frame, on its way to the writer or back.
 #[derive(Debug)]
-pub(super) struct Record {
+pub struct Record {
+    /// When it came by.
     pub at: Timestamp,
+    /// The queue.
     pub queue: u32,
+    /// Which way it went.
     pub direction: Direction,
+    /// Bytes of the whole frame.
     pub original_len: u32,
     /// The first bytes of the frame; it has room for as many as are kept.
     pub data: Vec<u8>,
@@ -30,7 +36,7 @@ pub(super) struct Record {
 
 /// What all taps of a capture and its writer share.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub struct Counts {
     /// Frames that came by.
     pub seen: AtomicU64,
     /// Of those, the ones that the filter takes.
@@ -42,16 +48,20 @@ pub(super) struct Counts {
 }
 
 /// The writer's end of a tap.
-pub(super) struct Source {
+pub struct Source {
+    /// The queue of the tap.
     pub queue: u32,
+    /// The direction of the tap.
     pub direction: Direction,
+    /// Records with a frame.
     pub filled: Receiver<Record>,
+    /// Where they go back to.
     pub empty: SyncSender<Record>,
 }
 
 /// Copies frames of one queue and one direction into records. It neither waits nor allocates.
 #[derive(Debug)]
-pub(crate) struct Tap {
+pub struct Tap {
     queue: u32,
     direction: Direction,
     snaplen: usize,
@@ -91,13 +101,14 @@ impl Tap {
     }
 
     /// Captures a packet if the filter takes it and a record is left. Says whether the capture goes on.
-    pub(crate) fn offer(&mut self, packet: &Packet) -> bool {
+    pub fn offer(&mut self, packet: &Packet) -> bool {
         // A received frame came when the XDP program saw it; others come now.
         let seen = packet.rx_timestamp_ns().filter(|_| self.direction == Direction::In);
         self.take(packet.data(), || seen.map_or_else(Timestamp::now, Timestamp::from_nanos))
     }
 
-    pub(super) fn take(&mut self, frame: &[u8], at: impl FnOnce() -> Timestamp) -> bool {
+    /// Captures a frame that came by at `at`, likewise.
+    pub fn take(&mut self, frame: &[u8], at: impl FnOnce() -> Timestamp) -> bool {
         if self.counts.over.load(Ordering::Relaxed) {
             return false;
         }
@@ -127,13 +138,15 @@ impl Tap {
 #[derive(Debug)]
 pub struct TapPair {
     /// For what comes out of the rx ring.
-    pub(crate) received: Tap,
+    pub received: Tap,
     /// For what goes into the tx ring.
-    pub(crate) submitted: Tap,
+    pub submitted: Tap,
 }
 
 impl TapPair {
-    pub(super) fn new(
+    /// The taps of a queue, with `ring_size` records of up to `snaplen` bytes in each direction, and what the writer
+    /// needs of them.
+    pub fn new(
         queue: u32,
         filter: &Arc<Filter>,
         snaplen: u32,

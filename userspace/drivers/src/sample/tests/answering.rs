@@ -7,9 +7,9 @@ use smoltcp::wire::{ArpOperation, ArpRepr, EthernetProtocol, Icmpv4Repr};
 use tracing::subscriber::with_default;
 
 use super::{Net, answering, count, our_addresses};
-use crate::driver::builtin::sample::SampleConfig;
-use crate::port::sim::{End, Faults};
-use crate::proto::testing::{
+use crate::sample::SampleConfig;
+use netdext::port::sim::{End, Faults};
+use netdext::proto::testing::{
     Message, OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, arp_message, arp_request, echo4_request,
     echo6_request, ethernet, ipv4, see, solicitation, tagged,
 };

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::{Ended, Net, SECOND, both_targets, count, injecting, targets4};
-use crate::port::RingSizes;
-use crate::port::sim::{Faults, SimConfig};
+use netdext::port::RingSizes;
+use netdext::port::sim::{Faults, SimConfig};
 
 const STEP: Duration = Duration::from_millis(5);
 const SEEDS: u64 = 12;

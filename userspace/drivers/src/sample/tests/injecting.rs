@@ -6,13 +6,13 @@ use rustix::io::Errno;
 use smoltcp::wire::{ArpOperation, ArpRepr, NdiscNeighborFlags};
 
 use super::{Net, SECOND, both_targets, count, injecting, targets4};
-use crate::port::RingSizes;
-use crate::port::sim::{End, Faults, SimConfig};
-use crate::proto::testing::{
+use netdext::port::RingSizes;
+use netdext::port::sim::{End, Faults, SimConfig};
+use netdext::proto::testing::{
     Message, OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, advertisement, arp_message, arp_request,
     echo4_request, respond, see, solicitation, tagged,
 };
-use crate::proto::{BROADCAST, Local};
+use netdext::proto::{BROADCAST, Local};
 
 const STEP: Duration = Duration::from_millis(100);
 

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use smoltcp::wire::ArpOperation;
 
 use super::{Net, SECOND, answering, count, injecting, targets4};
-use crate::driver::{InjectCommand, InjectSettings, InjectorStats, TargetStats};
-use crate::port::RingSizes;
-use crate::port::sim::SimConfig;
-use crate::proto::Local;
-use crate::proto::testing::{
+use netdext::driver::{InjectCommand, InjectSettings, InjectorStats, TargetStats};
+use netdext::port::RingSizes;
+use netdext::port::sim::SimConfig;
+use netdext::proto::Local;
+use netdext::proto::testing::{
     Message, OUR_MAC, OUR4, PEER_MAC, PEER4, arp_message, arp_request, respond, see,
 };
 
@@ -57,7 +57,7 @@ fn run_answered(net: &mut Net, steps: u32, answers: bool) -> Vec<(IpAddr, usize)
                 if (!is_echo || answers)
                     && let Some(Ok(reply)) = respond(&frame, &peer())
                 {
-                    net.wire.inject(crate::port::sim::End::A, &reply);
+                    net.wire.inject(netdext::port::sim::End::A, &reply);
                 }
             }
             net.settle();

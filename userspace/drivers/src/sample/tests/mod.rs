@@ -11,13 +11,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{InjectorConfig, SampleConfig, SampleFactory};
-use crate::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
-use crate::driver::{DeviceInfo, DriverStats, InjectorStats, PowerState};
-use crate::packet::PacketBatch;
-use crate::port::Port;
-use crate::port::sim::{End, Moved, SimConfig, Wire};
-use crate::proto::MacAddr;
-use crate::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses};
+use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
+use netdext::driver::{DeviceInfo, DriverStats, InjectorStats, PowerState};
+use netdext::packet::PacketBatch;
+use netdext::port::Port;
+use netdext::port::sim::{End, Moved, SimConfig, Wire};
+use netdext::proto::MacAddr;
+use netdext::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses};
 
 const SECOND: Duration = Duration::from_secs(1);
 const BATCH: usize = 32;

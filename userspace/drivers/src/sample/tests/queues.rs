@@ -3,14 +3,14 @@ use std::thread;
 use smoltcp::wire::ArpOperation;
 
 use super::{SECOND, check_report, count, device, injecting, running, targets4};
-use crate::dispatch::Worker;
-use crate::driver::DeviceInfo;
-use crate::driver::builtin::sample::SampleFactory;
-use crate::packet::PacketBatch;
-use crate::port::Port;
-use crate::port::sim::{End, SimConfig, Wire};
-use crate::proto::Local;
-use crate::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, arp_message, arp_request, respond};
+use crate::sample::SampleFactory;
+use netdext::dispatch::Worker;
+use netdext::driver::DeviceInfo;
+use netdext::packet::PacketBatch;
+use netdext::port::Port;
+use netdext::port::sim::{End, SimConfig, Wire};
+use netdext::proto::Local;
+use netdext::proto::testing::{OUR_MAC, OUR4, PEER_MAC, PEER4, arp_message, arp_request, respond};
 
 /// One queue of the driver, with its own wire.
 struct Queue {
@@ -70,7 +70,7 @@ fn a_reply_on_another_queue_matches_and_every_count_is_reported_once() {
     queues[1].settle();
     assert_eq!(sent, [16, 0], "only one instance has the timer");
 
-    let mut merged = crate::driver::DriverStats::default();
+    let mut merged = netdext::driver::DriverStats::default();
     for Queue { mut worker, other, wire } in queues {
         worker.set_interface_enable(wire.now(), false).unwrap();
         let report = worker.finish(wire.now(), None);

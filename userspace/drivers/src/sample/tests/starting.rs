@@ -1,8 +1,8 @@
 use super::{both_targets, device, injecting, targets4};
-use crate::dispatch::{Timers, Timestamp};
-use crate::driver::builtin::sample::{SampleConfig, SampleFactory};
-use crate::driver::{Cx, DeviceInfo, DriverError};
-use crate::port::sim::{SimConfig, Wire};
+use crate::sample::{SampleConfig, SampleFactory};
+use netdext::dispatch::{Timers, Timestamp};
+use netdext::driver::{Cx, DeviceInfo, DriverError};
+use netdext::port::sim::{SimConfig, Wire};
 
 fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
     SampleFactory::new(config, 1).unwrap().build().init(device)

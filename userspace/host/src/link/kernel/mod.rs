@@ -261,6 +261,16 @@ impl KernelFeatures {
     }
 }
 
+/// Refuses a kernel on which drivers over the rings can't run, or that can panic, unless that risk is taken.
+///
+/// # Errors
+///
+/// [`KernelError`].
+pub fn require_rings(risk_panic: bool) -> Result<(), KernelError> {
+    refuse_panic(risk_panic)?;
+    KernelFeatures::running().require(Need::Rings)
+}
+
 /// Refuses a kernel that can panic, unless the risk is taken.
 ///
 /// # Errors
@@ -280,7 +290,7 @@ fn judge_panic(release: &Release, risk_it: bool) -> Result<(), KernelError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::one_line;
+    use netdext::error::one_line;
 
     fn refusal(found: &[(Feature, Support)], need: Need) -> String {
         one_line(&KernelFeatures::given(found).require(need).unwrap_err())

@@ -22,7 +22,7 @@ use crate::link::program::loader;
 use crate::link::program_error::os_error;
 use crate::link::spare_loader;
 use crate::link::traffic::{OBJECT, program_mut};
-use crate::port::xsk::set_tx_budget;
+use crate::xsk::set_tx_budget;
 
 /// The loopback interface of every network namespace. Its driver has no XDP.
 const LOOPBACK: u32 = 1;

@@ -2,8 +2,7 @@
 
 use netdext_abi::maps::{BROADCAST, OWNED};
 use netdext_abi::plain::plain_key;
-use netdext_abi::rules::Key;
-use netdext_abi::rules::Table;
+use netdext_abi::rules::{Key, Side, Table, Tries, Winners};
 use netdext_abi::verdict::{First, by_rules};
 use netdext_abi::{Config, Counter, Kind, Parsed, PortView, Question, Verdict, parse, verdict};
 use proptest::prelude::*;
@@ -14,10 +13,22 @@ use crate::proto::testing::{
     OUR_MAC, OUR4, OUR6, PEER4, PEER6, arp_request, echo4_request, echo6_request, local, respond,
     solicitation,
 };
-use crate::steer::RuleTable;
 
 /// The port of the driver, as the maps of the program describe it.
 struct Port(Local);
+
+/// There are no rules here, so none that name addresses.
+enum NoTries {}
+
+impl Tries for NoTries {
+    fn longest_v4(&self, _: Side, _: [u8; 4]) -> Option<&Winners> {
+        match *self {}
+    }
+
+    fn longest_v6(&self, _: Side, _: [u8; 16]) -> Option<&Winners> {
+        match *self {}
+    }
+}
 
 impl PortView for Port {
     fn config(&self) -> Config {
@@ -35,9 +46,9 @@ impl PortView for Port {
         self.0.owns6(address)
     }
 
-    type Tries = RuleTable;
+    type Tries = NoTries;
 
-    fn rules(&self, _: u8) -> Option<(&Table, &RuleTable)> {
+    fn rules(&self, _: u8) -> Option<(&Table, &NoTries)> {
         None
     }
 

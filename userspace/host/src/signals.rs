@@ -1,6 +1,7 @@
 //! The signals that end a command in order.
 
-use anyhow::Context;
+use std::io;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT, SIGTERM, and SIGHUP: the terminal was closed.
@@ -12,13 +13,21 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From here on they no longer end the process. To be called in a runtime.
-    pub fn watch() -> anyhow::Result<Self> {
-        let hangup = (!hangup_is_ignored()).then(|| signal(SignalKind::hangup())).transpose();
+    /// From here on they no longer end the process.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses a handler.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime of tokio.
+    pub fn watch() -> Result<Self, WatchError> {
+        let hangup = (!hangup_is_ignored()).then(|| watch(SignalKind::hangup(), "SIGHUP")).transpose()?;
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("watch for SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("watch for SIGTERM")?,
-            hangup: hangup.context("watch for SIGHUP")?,
+            interrupt: watch(SignalKind::interrupt(), "SIGINT")?,
+            terminate: watch(SignalKind::terminate(), "SIGTERM")?,
+            hangup,
         })
     }
 
@@ -45,6 +54,20 @@ impl Signals {
             () = tokio::task::yield_now() => false,
         }
     }
+}
+
+/// A signal can't be watched for.
+#[derive(Debug, thiserror::Error)]
+#[error("watch for {name}")]
+pub struct WatchError {
+    /// The signal.
+    pub name: &'static str,
+    /// What the system returned.
+    pub source: io::Error,
+}
+
+fn watch(kind: SignalKind, name: &'static str) -> Result<Signal, WatchError> {
+    signal(kind).map_err(|source| WatchError { name, source })
 }
 
 /// What the parent process has left of SIGHUP. A handler would take the place of it.

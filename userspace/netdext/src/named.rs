@@ -1,6 +1,21 @@
 //! Enumerations whose members are counted under a name.
 
-/// An enum, the name of each member in the JSON output, and the list of all of them.
+/// An enum, the name of each member in the JSON output, and the list of all of them: for what a driver counts.
+///
+/// ```
+/// netdext::named! {
+///     /// What became of a received frame.
+///     enum Outcome {
+///         /// Sent back.
+///         Echoed = "echoed",
+///         /// For another port.
+///         Ignored = "ignored",
+///     }
+/// }
+/// assert_eq!(Outcome::ALL.len(), 2);
+/// assert_eq!(Outcome::Echoed.name(), "echoed");
+/// ```
+#[macro_export]
 macro_rules! named {
     ($(#[$doc:meta])* $vis:vis enum $enum:ident { $($(#[$member_doc:meta])* $member:ident = $name:literal,)+ }) => {
         $(#[$doc])*
@@ -22,5 +37,3 @@ macro_rules! named {
         }
     };
 }
-
-pub(crate) use named;

@@ -1,0 +1,7 @@
+//! The binary `netdext`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    netdext_cli::main()
+}

@@ -1,0 +1,7 @@
+//! The thread that a worker of a running driver has, and how it waits.
+
+mod thread;
+mod wait;
+
+pub use thread::{Command, Recipe, SpawnError, WorkerConfig, WorkerEvent, WorkerHandle};
+pub use wait::{UnknownWaitStrategy, WaitStrategy};
