@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netdext::driver::{InjectCommand, InjectSettings, TargetStats};
-use netdext_drivers::sample::{InjectorConfig, SampleConfig, SampleFactory};
+use netdext_drivers::sample::{InjectSettings, InjectorConfig, SampleConfig, SampleFactory, TargetStats};
 use netdext_host::link::program::XdpMode;
-use netdext_host::stats::InjectorReport;
+use netdext_host::stats::MetricsReport;
 use netdext_host::supervisor::{RunConfig, RunReport, Supervisor};
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE, HOST_V4};
 use netdext_tests::{Wire, require};
+use serde_json::{Value, json};
 
 /// IPv4 targets: 198.19.0.1 and on.
 const MANY: u32 = 10_000;
@@ -62,21 +62,33 @@ fn with_driver(
     wire.driver.block_on(async move || {
         let mut supervisor = Supervisor::start(&config).await.expect("the driver starts");
         work(&mut supervisor).await;
-        supervisor.inject(InjectCommand::Stop).await.expect("it stops");
+        supervisor.control("inject_stop", Value::Null).await.expect("it stops");
         // Longer than a request waits.
         tokio::time::sleep(Duration::from_millis(1200)).await;
-        let targets = supervisor.inject_targets().await;
+        let targets = targets_of(&supervisor).await;
         (supervisor.stop().await, targets)
     })
 }
 
+async fn targets_of(supervisor: &Supervisor) -> Vec<TargetStats> {
+    let targets = supervisor.control("inject_targets", Value::Null).await.expect("they are counted");
+    serde_json::from_value(targets).expect("the counts of targets")
+}
+
+fn count(injector: &MetricsReport, name: &str) -> u64 {
+    injector.number(name).and_then(|count| u64::try_from(count).ok()).unwrap_or_else(|| panic!("{name}"))
+}
+
 /// No frame is missing, each request has one fate, and the targets' counts are those of the whole.
-fn check(report: &RunReport, targets: &[TargetStats]) -> InjectorReport {
+fn check(report: &RunReport, targets: &[TargetStats]) -> MetricsReport {
     assert!(report.is_whole() && report.errors.is_empty(), "{report:?}");
-    let injector = report.stats.injector.clone().expect("an injector");
-    assert_eq!((injector.residue, injector.in_flight, injector.duplicates), (0, 0, 0), "{injector:?}");
-    assert_eq!(injector.pacing_error_ns.count, injector.sent);
-    assert_eq!(injector.rtt_from_schedule_ns.count, injector.replies);
+    let injector = report.stats.groups["injector"].clone();
+    for none in ["residue", "in_flight", "duplicates"] {
+        assert_eq!(injector.number(none), Some(0), "{none} in {injector:?}");
+    }
+    let recorded = |name| injector.histogram(name).expect("a distribution").count;
+    assert_eq!(recorded("pacing_error_ns"), count(&injector, "sent"));
+    assert_eq!(recorded("rtt_from_schedule_ns"), count(&injector, "replies"));
     for target in targets {
         assert_eq!(target.sent, target.replies + target.lost, "{target:?}");
         let rtt = target.rtt_ns;
@@ -106,18 +118,18 @@ fn ten_thousand_targets_are_resolved_asked_in_turn_and_counted_each() {
         // Twice round takes a second; a busy machine may take longer.
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            if supervisor.inject_targets().await.iter().all(|target| target.replies >= 2) {
+            if targets_of(supervisor).await.iter().all(|target| target.replies >= 2) {
                 return;
             }
         }
     });
     let injector = check(&report, &targets);
     assert_eq!(targets.iter().map(|target| target.target).collect::<Vec<_>>(), all);
-    assert_eq!(sum(&targets, |target| target.sent), injector.sent);
-    assert_eq!(sum(&targets, |target| target.replies), injector.replies);
+    assert_eq!(sum(&targets, |target| target.sent), count(&injector, "sent"));
+    assert_eq!(sum(&targets, |target| target.replies), count(&injector, "replies"));
     let silent: Vec<_> = targets.iter().filter(|target| target.replies < 2).collect();
     assert!(silent.is_empty(), "{} of them, first {:?}; {injector:?}", silent.len(), silent.first());
-    assert!(injector.lost * 100 < injector.sent, "{injector:?}");
+    assert!(count(&injector, "lost") * 100 < count(&injector, "sent"), "{injector:?}");
     // One question for each, and few again for those whose answer was lost.
     let asked = report.stats.events["neighbor_requests_sent"];
     assert!((10_500..25_000).contains(&asked), "{asked}");
@@ -137,28 +149,31 @@ fn everything_can_be_changed_while_requests_are_on_their_way_and_none_is_miscoun
                     InjectSettings { targets: Some(targets), ..InjectSettings::default() }
                 }
                 1 => InjectSettings {
-                    payload_len: Some(24 + round as usize * 20),
+                    payload_bytes: Some(24 + round as usize * 20),
                     ..InjectSettings::default()
                 },
                 2 => InjectSettings {
-                    interval: Some(Duration::from_micros(500 + u64::from(round) * 50)),
+                    interval_ns: Some(500_000 + u64::from(round) * 50_000),
                     ..InjectSettings::default()
                 },
                 _ => InjectSettings { batch: Some(1 + round as usize % 16), ..InjectSettings::default() },
             };
-            supervisor.inject(InjectCommand::Set(settings)).await.expect("a change that works");
+            supervisor.control("inject_set", json!(settings)).await.expect("a change that works");
             if round % 7 == 0 {
-                supervisor.inject(InjectCommand::Stop).await.expect("it stops");
-                supervisor.inject(InjectCommand::Start).await.expect("it starts");
+                supervisor.control("inject_stop", Value::Null).await.expect("it stops");
+                supervisor.control("inject_start", Value::Null).await.expect("it starts");
             }
             let refused = InjectSettings { batch: Some(0), ..InjectSettings::default() };
-            let error = supervisor.inject(InjectCommand::Set(refused)).await.expect_err("an empty batch");
+            let error = supervisor.control("inject_set", json!(refused)).await.expect_err("an empty batch");
             assert!(error.to_string().contains("batch is 0"), "{error}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     let injector = check(&report, &targets);
-    assert!(injector.sent > 1000 && injector.replies * 100 > injector.sent * 95, "{injector:?}");
+    assert!(
+        count(&injector, "sent") > 1000 && count(&injector, "replies") * 100 > count(&injector, "sent") * 95,
+        "{injector:?}"
+    );
     assert_eq!(report.stats.counters["echo_replies_mismatched"], 0);
     assert_eq!(targets.len(), 1 + 56 * 20, "those of the last change");
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use netdext::driver::TargetStats;
-use netdext_daemon::control::protocol::{InjectChange, Request, Selector};
-use netdext_daemon::control::{Client, RuntimeDir};
+use netdext_drivers::sample::{InjectSettings, TargetStats};
+use serde_json::Value;
 
 use crate::output::{print_json, say};
 use crate::select::DriverChoice;
+use crate::tell::tell;
 use crate::units;
 
 #[derive(clap::Args)]
@@ -76,16 +76,15 @@ struct SetArgs {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Start(args) => {
-            let entry = ask(&args.driver, |driver| Request::InjectStart { driver })?;
+            let (entry, _) = tell(&args.driver, "inject_start", Value::Null)?;
             say!("injecting: {entry}");
         }
         Command::Stop(args) => {
-            let entry = ask(&args.driver, |driver| Request::InjectStop { driver })?;
+            let (entry, _) = tell(&args.driver, "inject_stop", Value::Null)?;
             say!("not injecting: {entry}");
         }
         Command::Set(args) => {
-            let change = args.change()?;
-            let entry = ask(&args.driver, |driver| Request::InjectSet { driver, change })?;
+            let (entry, _) = tell(&args.driver, "inject_set", serde_json::to_value(args.change()?)?)?;
             say!("changed: {entry}");
         }
         Command::Targets(args) => return targets(args),
@@ -93,14 +92,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(choice: &DriverChoice, request: impl FnOnce(Selector) -> Request) -> anyhow::Result<String> {
-    let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &choice.selector())?;
-    client.request::<serde::de::IgnoredAny>(&request(entry.selector()))?;
-    Ok(entry.to_string())
-}
-
 impl SetArgs {
-    fn change(&self) -> anyhow::Result<InjectChange> {
+    fn change(&self) -> anyhow::Result<InjectSettings> {
         let interval = match (self.rate, self.batch) {
             (Some(rate), Some(batch)) => {
                 let interval = units::interval_of(rate, batch);
@@ -121,7 +114,7 @@ impl SetArgs {
                 bail!("{} names no target: it takes one address a line", path.display());
             }
         }
-        Ok(InjectChange {
+        Ok(InjectSettings {
             interval_ns: interval.map(|interval| interval.as_nanos() as u64),
             batch: self.batch,
             payload_bytes: self.size,
@@ -131,8 +124,8 @@ impl SetArgs {
 }
 
 fn targets(args: &TargetsArgs) -> anyhow::Result<()> {
-    let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &args.driver.selector())?;
-    let targets: Vec<TargetStats> = client.request(&Request::InjectTargets { driver: entry.selector() })?;
+    let (_, targets) = tell(&args.driver, "inject_targets", Value::Null)?;
+    let targets: Vec<TargetStats> = serde_json::from_value(targets).context("read the targets")?;
     if args.json {
         targets.iter().for_each(print_json);
         return Ok(());

@@ -20,6 +20,7 @@ mod run;
 mod select;
 mod stats;
 mod steer;
+mod tell;
 mod top;
 mod units;
 pub mod view;
@@ -76,6 +77,8 @@ enum Command {
     Lab(lab::Args),
     /// Start, stop or change the injector of a running driver
     Inject(inject::Args),
+    /// Give a running driver a command of its own, and print its answer
+    Tell(tell::Args),
     /// List, add or delete the steering rules of a running driver
     Steer(steer::Args),
     /// Replace the XDP program of a running driver by a fresh one, without a gap
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => ping::run(args),
         Command::Lab(args) => lab::run(args),
         Command::Inject(args) => inject::run(args),
+        Command::Tell(args) => tell::run(args),
         Command::Steer(args) => steer::run(args),
         Command::Reload(args) => steer::reload(args),
         Command::Capture(args) => capture::run(args),

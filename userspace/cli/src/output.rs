@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::view::text;
+use crate::view::text::{self, Distribution};
 use anyhow::Context;
+use netdext::metrics::Percentiles;
 use netdext_daemon::spec::InjectorSpec;
 use netdext_host::capture::CaptureReport;
 use netdext_host::link::attachment::XdpHook;
 use netdext_host::link::threaded::Tuning;
-use netdext_host::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
+use netdext_host::stats::{Name, PortStats, SCHEMA_VERSION};
 use netdext_host::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
@@ -192,47 +193,18 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         sent.residue
     );
     print_named("lost", stats.losses.iter());
-    if let Some(injector) = &stats.injector {
-        say!(
-            "  injector  sent {} = replies {} + lost {} + residue {}; late {}, duplicate {}, out of order {}",
-            injector.sent,
-            injector.replies,
-            injector.lost,
-            injector.residue,
-            injector.late,
-            injector.duplicates,
-            injector.out_of_order
-        );
-        print_times("RTT       ", &injector.rtt_ns);
-        print_times("pacing    late by ", &injector.pacing_error_ns);
+    for (name, metrics) in text::groups(stats) {
+        say!("  {name:9} {}", text::numbers(metrics));
     }
-    print_latency(stats);
-    if let Some(generator) = &stats.generator {
-        print_generator(generator);
+    for Distribution { name, unit, values } in text::distributions(stats) {
+        let Percentiles { p50, p99, p999, max, .. } = values;
+        let [p50, p99, p999, max] = [p50, p99, p999, max].map(|value| text::with_unit(value as f64, unit));
+        if values.count > 0 {
+            say!("  {name}: p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}");
+        }
     }
     let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
     say!("  pool      {}: {whole}", stats.census);
-}
-
-fn print_latency(stats: &PortStats) {
-    let Some(latency) = &stats.latency_ns else { return };
-    print_times("latency   XDP to driver: ", &latency.xdp_to_user);
-    print_times("latency   driver to tx ring: ", &latency.user_to_tx);
-    print_times("latency   tx ring to completion: ", &latency.tx_to_completion);
-}
-
-/// One line of percentiles; nothing if there are none.
-fn print_times(what: &str, times: &Percentiles) {
-    let us = |ns: u64| ns as f64 / 1000.0;
-    if times.count > 0 {
-        say!(
-            "  {what}p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-            us(times.p50),
-            us(times.p99),
-            us(times.p999),
-            us(times.max)
-        );
-    }
 }
 
 /// Prints what a capture counted.
@@ -251,19 +223,6 @@ pub fn print_capture(report: &CaptureReport, json: bool) {
     let CaptureReport { seen, accepted, written, dropped, ended } = report;
     let late = if *ended { "" } else { "; still being written" };
     say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
-}
-
-fn print_generator(generator: &GeneratorReport) {
-    let seconds = generator.sending_ns as f64 / 1e9;
-    let rate = if seconds > 0.0 { generator.sent as f64 / seconds } else { 0.0 };
-    say!(
-        "  generator sent {} in {seconds:.3} s, {rate:.0} a second; skipped {}, refused {}, waited for a frame {} times",
-        generator.sent,
-        generator.skipped,
-        generator.refused,
-        generator.no_frame
-    );
-    print_times("lateness  ", &generator.pacing_error_ns);
 }
 
 /// One line of named counts, without those that are zero; nothing if all are.

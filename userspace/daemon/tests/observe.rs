@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
 use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext_drivers::sample::{SampleConfig, SampleFactory};
 use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::PortStats;
 
@@ -57,6 +59,17 @@ impl Driver for Mirror {
     }
 }
 
+fn device() -> DeviceInfo {
+    DeviceInfo {
+        name: "sim0".to_owned(),
+        mac: [2, 0, 0, 0, 0, 1],
+        mtu: 1500,
+        queue: 0,
+        queues: 1,
+        addresses: Vec::new(),
+    }
+}
+
 struct Bench {
     worker: Worker,
     wire: Wire,
@@ -68,16 +81,8 @@ impl Bench {
     /// A running mirror whose clock is the wire's, ahead of it by what the worker itself takes.
     fn new(delays: bool, config: &SimConfig, takes: Option<Duration>) -> Self {
         let (port, peer, wire) = Wire::pair(config, 1).expect("there are frames");
-        let device = DeviceInfo {
-            name: "sim0".to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            queue: 0,
-            queues: 1,
-            addresses: Vec::new(),
-        };
         let driver = Box::new(Mirror { delays, kept: Vec::new() });
-        let mut worker = Worker::start(driver, port, device, 64, wire.now()).expect("it starts");
+        let mut worker = Worker::start(driver, port, device(), 64, wire.now()).expect("it starts");
         worker.set_power(wire.now(), PowerState::On).expect("it powers on");
         worker.set_interface_enable(wire.now(), true).expect("it is enabled");
         if let Some(takes) = takes {
@@ -222,6 +227,13 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
     assert_eq!((losses["rx_quarantined"], losses["tx_quarantined"]), (refused, quarantined));
 }
 
+/// What the sample driver counts, with its injector.
+fn sample() -> DriverStats {
+    let mut driver = SampleFactory::new(SampleConfig::default(), 1).expect("the defaults work").build();
+    driver.init(&device()).expect("it needs nothing");
+    driver.stats()
+}
+
 /// A file of the repository's documentation.
 fn document(name: &str) -> String {
     let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -237,7 +249,9 @@ fn metric_names(text: &str) -> BTreeSet<&str> {
 #[test]
 fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
     let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
-    let text = netdext_daemon::metrics::exposition(vec![collect(bench.worker.snapshot())]);
+    let mut snapshot = bench.worker.snapshot();
+    snapshot.driver.groups = sample().groups;
+    let text = netdext_daemon::metrics::exposition(vec![collect(snapshot)]);
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let there: BTreeSet<String> = families
         .map(|(name, kind)| match kind {
@@ -253,6 +267,35 @@ fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
     let text = document("grafana/netdext.json");
     let dashboard = metric_names(&text);
     assert!(dashboard.len() > 20 && dashboard.is_subset(&there), "{dashboard:?} {there:?}");
+}
+
+#[test]
+fn what_a_driver_measures_itself_is_in_the_metrics_under_its_name_and_unit() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    let mut sizes = Histogram::new();
+    sizes.record_n(60, 3);
+    let mut one = collect(bench.worker.snapshot());
+    one.metrics = (&Metrics::default()
+        .counter("peers_seen", 4)
+        .gauge("idle_ns", 1_500_000_000)
+        .histogram("sizes_bytes", &sizes))
+        .into();
+    // The same name for something else, and that of a count that every driver has.
+    let mut other = collect(bench.worker.snapshot());
+    other.iface = "other".to_owned();
+    other.metrics = (&Metrics::default().gauge("peers_seen", -1)).into();
+    other.groups = [("rx".into(), (&Metrics::default().counter("packets", 424_242)).into())].into();
+    let text = netdext_daemon::metrics::exposition(vec![one, other]);
+    for line in [
+        "netdext_mirror_peers_seen_total{iface=\"sim0\",driver=\"mirror\"} 4",
+        "netdext_mirror_idle_seconds{iface=\"sim0\",driver=\"mirror\"} 1.5",
+        "netdext_mirror_sizes_bytes{iface=\"sim0\",driver=\"mirror\",quantile=\"0.5\"} 60.0",
+        "netdext_mirror_sizes_recorded_total{iface=\"sim0\",driver=\"mirror\"} 3",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("424242") && !text.contains("peers_seen{iface=\"other\""), "{text}");
+    assert_eq!(text.matches("# TYPE netdext_rx_packets ").count(), 1, "{text}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! The schema is documented in docs/json.md; names and units do not change within a schema version.
 
+mod metrics;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -11,10 +13,13 @@ use serde::{Deserialize, Serialize};
 use crate::link::PairCounters;
 use crate::link::steering::ProgramCounters;
 use netdext::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
+use netdext::driver::DriverStats;
 use netdext::driver::lifecycle::State;
-use netdext::driver::{DriverStats, GeneratorStats, InjectorStats};
+use netdext::metrics::Percentiles;
 use netdext::packet::Census;
 use netdext::port::SocketStatistics;
+
+pub use self::metrics::{MetricReport, MetricsReport};
 
 /// Version of the JSON schema; it changes when a name or a unit does.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -60,12 +65,12 @@ pub struct PortStats {
     pub census: Census,
     /// Descriptors that the kernel returned wrongly.
     pub violations: u64,
-    /// The echo request injector; absent if the driver has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub injector: Option<InjectorReport>,
-    /// The generator; absent if the driver is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generator: Option<GeneratorReport>,
+    /// What else the driver measures, by name; absent if it measures nothing.
+    #[serde(default, skip_serializing_if = "MetricsReport::is_empty")]
+    pub metrics: MetricsReport,
+    /// Metrics of the driver that belong together, each under the name of the whole.
+    #[serde(flatten, deserialize_with = "metrics::read_groups")]
+    pub groups: BTreeMap<Name, MetricsReport>,
     /// The timers by name, summed over the queues.
     pub timers: BTreeMap<Name, TimerStats>,
     /// How long frames take from stage to stage; absent if that is not measured.
@@ -155,136 +160,9 @@ impl From<&LatencyHistograms> for LatencyReport {
     fn from(histograms: &LatencyHistograms) -> Self {
         let LatencyHistograms { xdp_to_user, user_to_tx, tx_to_completion } = histograms;
         Self {
-            xdp_to_user: Percentiles::of(xdp_to_user),
-            user_to_tx: Percentiles::of(user_to_tx),
-            tx_to_completion: Percentiles::of(tx_to_completion),
-        }
-    }
-}
-
-/// The injector in the JSON output.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct InjectorReport {
-    /// Requests submitted to the tx ring.
-    pub sent: u64,
-    /// Requests that could not be submitted.
-    pub not_sent: u64,
-    /// Requests answered in time.
-    pub replies: u64,
-    /// Requests not answered in time.
-    pub lost: u64,
-    /// Requests still waiting.
-    pub in_flight: u64,
-    /// Replies after the time limit.
-    pub late: u64,
-    /// Further replies to the same request.
-    pub duplicates: u64,
-    /// Replies after the reply to a later request.
-    pub out_of_order: u64,
-    /// sent - replies - lost - in_flight: always 0.
-    pub residue: i64,
-    /// Round-trip times from when each request was sent.
-    pub rtt_ns: Percentiles,
-    /// Round-trip times from when each request was planned to be sent.
-    pub rtt_from_schedule_ns: Percentiles,
-    /// How much later than planned each request was sent.
-    pub pacing_error_ns: Percentiles,
-}
-
-/// The generator in the JSON output.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct GeneratorReport {
-    /// Frames submitted to the tx ring.
-    pub sent: u64,
-    /// Departures that were so late that they were left out.
-    pub skipped: u64,
-    /// Times the pool had no frame for one that was due.
-    pub no_frame: u64,
-    /// Frames that the tx ring refused although it had room.
-    pub refused: u64,
-    /// From the first departure to the last.
-    pub sending_ns: u64,
-    /// Actual minus planned departure; nothing is planned with `--rate max`.
-    pub pacing_error_ns: Percentiles,
-}
-
-impl From<&GeneratorStats> for GeneratorReport {
-    fn from(stats: &GeneratorStats) -> Self {
-        let GeneratorStats { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = stats;
-        let sending = first.zip(*last).map_or(std::time::Duration::ZERO, |(first, last)| last.since(first));
-        Self {
-            sent: *sent,
-            skipped: *skipped,
-            no_frame: *no_frame,
-            refused: *refused,
-            sending_ns: sending.as_nanos() as u64,
-            pacing_error_ns: Percentiles::of(pacing_error_ns),
-        }
-    }
-}
-
-/// Percentiles of a duration in ns; all 0 if nothing was recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Percentiles {
-    /// How many values were recorded.
-    pub count: u64,
-    /// The smallest.
-    pub min: u64,
-    /// The median.
-    pub p50: u64,
-    /// 99 of 100 are not above.
-    pub p99: u64,
-    /// 999 of 1000 are not above.
-    pub p999: u64,
-    /// The largest.
-    pub max: u64,
-}
-
-impl Percentiles {
-    /// Of a histogram.
-    pub fn of(histogram: &hdrhistogram::Histogram<u64>) -> Self {
-        if histogram.is_empty() {
-            return Self::default();
-        }
-        Self {
-            count: histogram.len(),
-            min: histogram.min(),
-            p50: histogram.value_at_quantile(0.5),
-            p99: histogram.value_at_quantile(0.99),
-            p999: histogram.value_at_quantile(0.999),
-            max: histogram.max(),
-        }
-    }
-}
-
-impl From<&InjectorStats> for InjectorReport {
-    fn from(stats: &InjectorStats) -> Self {
-        let InjectorStats {
-            sent,
-            not_sent,
-            replies,
-            lost,
-            in_flight,
-            late,
-            duplicates,
-            out_of_order,
-            rtt_ns,
-            rtt_from_schedule_ns,
-            pacing_error_ns,
-        } = stats;
-        Self {
-            sent: *sent,
-            not_sent: *not_sent,
-            replies: *replies,
-            lost: *lost,
-            in_flight: *in_flight,
-            late: *late,
-            duplicates: *duplicates,
-            out_of_order: *out_of_order,
-            residue: *sent as i64 - (*replies + *lost + *in_flight) as i64,
-            rtt_ns: Percentiles::of(rtt_ns),
-            rtt_from_schedule_ns: Percentiles::of(rtt_from_schedule_ns),
-            pacing_error_ns: Percentiles::of(pacing_error_ns),
+            xdp_to_user: xdp_to_user.into(),
+            user_to_tx: user_to_tx.into(),
+            tx_to_completion: tx_to_completion.into(),
         }
     }
 }
@@ -431,8 +309,8 @@ impl PortStats {
             events: by_name(&sums.driver.events),
             census: sums.census,
             violations: sums.violations,
-            injector: sums.driver.injector.as_ref().map(InjectorReport::from),
-            generator: sums.driver.generator.as_ref().map(GeneratorReport::from),
+            metrics: (&sums.driver.metrics).into(),
+            groups: metrics::groups(&sums.driver.groups),
             timers: sums.timers,
             latency_ns: sums.latency.as_ref().map(LatencyReport::from),
         }
@@ -452,6 +330,8 @@ fn by_name(counts: &[(&'static str, u64)]) -> BTreeMap<Name, u64> {
 
 #[cfg(test)]
 mod tests {
+    use netdext::metrics::{Histogram, Metrics};
+
     use super::*;
 
     #[test]
@@ -461,10 +341,17 @@ mod tests {
         written.queues.push(QueueStats { rx_packets: 7, tx_errors, ..QueueStats::default() });
         written.counters.insert("echo4_answered".into(), 7);
         written.timers.insert("receive".into(), TimerStats { fired: 3, ..TimerStats::default() });
-        written.injector = Some(InjectorReport { sent: 9, ..InjectorReport::default() });
+        let mut rtt = Histogram::new();
+        rtt.record(70);
+        let injector = Metrics::default().counter("sent", 9).gauge("residue", -1).histogram("rtt_ns", &rtt);
+        written.groups.insert("injector".into(), (&injector).into());
+        written.metrics = (&Metrics::default().gauge("peers", 2)).into();
         let json = serde_json::to_value(&written).unwrap();
         let read: PortStats = serde_json::from_value(json.clone()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), json);
         assert_eq!((read.driver.as_ref(), read.queues[0].rx_packets), ("sample", 7));
+        assert_eq!(read.groups["injector"].number("residue"), Some(-1));
+        assert_eq!(read.metrics.number("peers"), Some(2));
+        assert_eq!(json["injector"]["rtt_ns"]["count"], 1, "{json}");
     }
 }

@@ -5,6 +5,7 @@
 pub mod dispatch;
 pub mod driver;
 pub mod error;
+pub mod metrics;
 mod named;
 pub mod packet;
 pub mod port;

@@ -46,7 +46,7 @@ impl Driver for Player {
         cx.tx.submit_batch(batch);
     }
 
-    fn receive_timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
+    fn timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
         let Some(mut packet) = cx.pool.alloc() else { return };
         self.number += 1;
         packet.set_data_len(60).expect("60 bytes fit");

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use netdext::dispatch::{Fired, TimerId, Worker, WorkerError};
 use netdext::driver::lifecycle::State;
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
 use netdext::queue::QueueError;
 use rustix::io::Errno;
+use serde_json::Value;
 
 const MS: Duration = Duration::from_millis(1);
 const BUDGET: usize = 64;
@@ -92,7 +93,7 @@ impl Driver for Probe {
         let _ = self.note("room");
     }
 
-    fn receive_timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {
+    fn timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {
         let _ = self.note("tick");
     }
 
@@ -404,11 +405,10 @@ fn completions_that_fail_to_appear_for_100_ms_wake_the_kernel_again() {
 }
 
 #[test]
-fn a_driver_without_an_injector_refuses_to_inject_and_goes_on() {
+fn a_driver_without_commands_refuses_one_by_name_and_goes_on() {
     let mut bench = Bench::running(Notes::default(), &SimConfig::default());
-    let error = bench.worker.inject(bench.wire.now(), &InjectCommand::Start).expect_err("it has none");
-    assert_eq!(error.to_string(), "driver probe: inject failed: it has no injector");
-    assert_eq!(bench.worker.inject_targets(), []);
+    let error = bench.worker.control(bench.wire.now(), "sing", &Value::Null).expect_err("it has none");
+    assert_eq!(error.to_string(), "the driver probe has no command sing");
     assert_eq!(bench.worker.state(), State::Running);
     bench.step_after(MS);
     assert!(bench.notes.borrow().calls.iter().any(|call| call == "tick"), "its timer still fires");

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::view::format::{nanos, si, uptime};
-use crate::view::{QueueRates, text};
+use crate::view::QueueRates;
+use crate::view::format::{si, uptime};
+use crate::view::text::{self, Distribution};
 use netdext::driver::lifecycle::State;
-use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+use netdext::metrics::Percentiles;
+use netdext_host::stats::{PortStats, QueueStats};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
@@ -94,8 +96,8 @@ fn draw_driver(app: &App, shown: &Shown, area: Rect, frame: &mut Frame<'_>) {
     let several = u16::from(stats.queues.len() > 1);
     let wanted = (stats.queues.len() as u16).saturating_add(several);
     let queue_rows = wanted.min(area.height.saturating_sub(OTHER_LINES)).max(1 + several);
-    let latencies = text::latencies(stats);
-    let low = (latencies.len() as u16 + 2).max(5);
+    let distributions = text::distributions(stats);
+    let low = (distributions.len() as u16 + 2).max(5);
     let [queues, accounts, named, times] = Layout::vertical([
         Constraint::Length(queue_rows + 2),
         Constraint::Length(account_lines(stats).len() as u16 + 1),
@@ -112,8 +114,8 @@ fn draw_driver(app: &App, shown: &Shown, area: Rect, frame: &mut Frame<'_>) {
     frame.render_widget(drop_table(shown, drops.height), drops);
     frame.render_widget(verdict_table(shown, verdicts.height), verdicts);
     let [percentiles, _, curve] =
-        Layout::horizontal([Constraint::Length(47), Constraint::Length(1), Constraint::Fill(1)]).areas(times);
-    frame.render_widget(latency_table(&latencies), percentiles);
+        Layout::horizontal([Constraint::Length(58), Constraint::Length(1), Constraint::Fill(1)]).areas(times);
+    frame.render_widget(distribution_table(&distributions), percentiles);
     draw_curve(shown, curve, frame);
 }
 
@@ -131,11 +133,8 @@ fn account_lines(stats: &PortStats) -> Vec<Line<'static>> {
     } else {
         Line::raw(format!("{census}: FRAMES ARE MISSING")).red()
     });
-    if let Some(injector) = &stats.injector {
-        let InjectorReport { sent, replies, lost, in_flight, residue, .. } = injector;
-        lines.push(Line::raw(format!(
-            "injector  sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}"
-        )));
+    for (name, metrics) in text::groups(stats) {
+        lines.push(Line::raw(format!("{name:9} {}", text::numbers(metrics))));
     }
     lines
 }
@@ -241,21 +240,21 @@ fn named_table(title: &str, mut rows: Vec<(String, f64, u64)>, height: u16) -> T
     Table::new(rows, widths).header(header).block(titled(title))
 }
 
-fn latency_table(latencies: &[(String, Percentiles)]) -> Table<'static> {
-    let rows = latencies.iter().map(|(name, percentiles)| {
-        let times = [percentiles.p50, percentiles.p99, percentiles.p999, percentiles.max];
-        let known = percentiles.count > 0;
-        let times = times.map(|ns| if known { nanos(ns) } else { "-".to_owned() });
-        cells(std::iter::once(name.clone()).chain(times))
+fn distribution_table(distributions: &[Distribution]) -> Table<'static> {
+    let rows = distributions.iter().map(|Distribution { name, unit, values }| {
+        let Percentiles { count, p50, p99, p999, max, .. } = *values;
+        let shown = |value| if count > 0 { text::with_unit(value as f64, *unit) } else { "-".to_owned() };
+        cells(std::iter::once(name.clone()).chain([p50, p99, p999, max].map(shown)))
     });
-    table(rows.collect(), &["time", "p50", "p99", "p99.9", "max"], &[16, 7, 7, 7, 7], titled("latency"))
+    let headings = ["distribution", "p50", "p99", "p99.9", "max"];
+    table(rows.collect(), &headings, &[26, 7, 7, 7, 7], titled("distributions"))
 }
 
 fn draw_curve(shown: &Shown, area: Rect, frame: &mut Frame<'_>) {
     let columns = usize::from(area.width).min(shown.history.len());
     let newest: Vec<u64> = shown.history.iter().skip(shown.history.len() - columns).copied().collect();
     let peak = newest.iter().copied().max().unwrap_or(0);
-    let title = format!("rx + tx pkt/s, peak {}", si(peak as f64));
+    let title = format!("pkt/s, peak {}", si(peak as f64));
     // At the right, where the newest is.
     let shift = area.width - columns as u16;
     let block = titled(title);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netdext_host::link::steering::ProgramCounters;
-use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+use netdext_host::stats::{PortStats, QueueStats};
 
 use super::app::Event;
 use crate::observe::Observed;
@@ -34,10 +34,9 @@ pub fn stats(iface: &str, received: u64) -> PortStats {
     stats.census.rx_lent = 192;
     stats.census.capacity = 8192;
     stats.uptime_ns = Some(62_000_000_000);
-    let rtt_ns =
-        Percentiles { count: 9, min: 60_000, p50: 81_200, p99: 306_700, p999: 1_204_000, max: 2_000_000 };
-    stats.injector =
-        Some(InjectorReport { sent: 10, replies: 9, lost: 1, rtt_ns, ..InjectorReport::default() });
+    let injector = r#"{"sent": 10, "replies": 9, "lost": 1,
+        "rtt_ns": {"count": 9, "min": 60000, "p50": 81200, "p99": 306700, "p999": 1204000, "max": 2000000}}"#;
+    stats.groups.insert("injector".into(), serde_json::from_str(injector).expect("metrics"));
     stats
 }
 

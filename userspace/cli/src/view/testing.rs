@@ -3,7 +3,7 @@
 use netdext_abi::Counter;
 
 use netdext_host::link::steering::ProgramCounters;
-use netdext_host::stats::{InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+use netdext_host::stats::{PortStats, QueueStats, TxAccounting};
 
 /// A driver on two queues that has answered 26 pings and got 24 answers to its own.
 pub fn stats() -> PortStats {
@@ -17,19 +17,10 @@ pub fn stats() -> PortStats {
     stats.census.rx_lent = 192;
     stats.census.capacity = 8192;
     stats.uptime_ns = Some(72_000_000_000);
-    stats.injector = Some(InjectorReport {
-        sent: 24,
-        replies: 24,
-        rtt_ns: Percentiles {
-            count: 24,
-            min: 60_000,
-            p50: 81_200,
-            p99: 306_700,
-            p999: 306_700,
-            max: 306_700,
-        },
-        ..InjectorReport::default()
-    });
+    let injector = r#"{"sent": 24, "replies": 24, "residue": 0, "sending_ns": 1020000000,
+        "rtt_ns": {"count": 24, "min": 60000, "p50": 81200, "p99": 306700, "p999": 306700, "max": 306700},
+        "sizes_bytes": {"count": 2, "min": 60, "p50": 60, "p99": 1500, "p999": 1500, "max": 1500}}"#;
+    stats.groups.insert("injector".into(), serde_json::from_str(injector).expect("metrics"));
     with_verdict(&stats, Counter::DriverEcho4Request, 26)
 }
 

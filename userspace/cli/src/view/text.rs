@@ -6,7 +6,8 @@ use super::format::{nanos, si, uptime};
 use super::rates::{Rates, not_zero};
 use super::table::Table;
 use netdext::driver::lifecycle::State;
-use netdext_host::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+use netdext::metrics::{Percentiles, Unit};
+use netdext_host::stats::{Accounting, MetricReport, MetricsReport, PortStats, QueueStats, TxAccounting};
 
 /// What there is to say when every netdext answers and none has a driver.
 pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";
@@ -45,43 +46,70 @@ pub fn sent(accounting: &TxAccounting) -> String {
     )
 }
 
-/// Where the injector's requests went.
-pub fn injector(injector: &InjectorReport) -> String {
-    let InjectorReport {
-        sent,
-        replies,
-        lost,
-        in_flight,
-        residue,
-        late,
-        duplicates,
-        out_of_order,
-        not_sent,
-        ..
-    } = injector;
-    format!(
-        "sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}; \
-         not sent {not_sent}, late {late}, duplicate {duplicates}, out of order {out_of_order}"
-    )
+/// The numbers among metrics, each with its unit: `sent 24, sending 1.02 s`.
+pub fn numbers(metrics: &MetricsReport) -> String {
+    list(metrics.iter().filter_map(|(name, metric)| {
+        let (unit, base) = Unit::of(name);
+        let number = match metric {
+            MetricReport::Counter(value) => value as f64,
+            MetricReport::Gauge(value) => value as f64,
+            MetricReport::Histogram(_) => return None,
+        };
+        Some(format!("{base} {}", with_unit(number, unit)))
+    }))
 }
 
-/// The distributions of times that there are, each with its name: round trips and the stages inside.
-pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
-    let injector = stats
-        .injector
-        .as_ref()
-        .map(|injector| [("round trip", injector.rtt_ns), ("sent late by", injector.pacing_error_ns)]);
-    let stages = stats.latency_ns.as_ref().map(|latency| {
+/// A value in the unit of its name, for people.
+pub fn with_unit(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Nanoseconds if value >= 0.0 => nanos(value as u64),
+        Unit::Bytes => format!("{value} B"),
+        Unit::PacketsPerSecond => format!("{}/s", si(value)),
+        _ => value.to_string(),
+    }
+}
+
+/// The groups of metrics, each with its name; what belongs to none is called `metrics`.
+pub fn groups(stats: &PortStats) -> impl Iterator<Item = (&str, &MetricsReport)> {
+    let own = (!stats.metrics.is_empty()).then_some(("metrics", &stats.metrics));
+    own.into_iter().chain(stats.groups.iter().map(|(name, metrics)| (name.as_ref(), metrics)))
+}
+
+/// A distribution with its name and its unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distribution {
+    /// Its name, without the unit.
+    pub name: String,
+    /// Its unit.
+    pub unit: Unit,
+    /// Its values.
+    pub values: Percentiles,
+}
+
+/// The distributions that there are: what the driver measures, and the stages inside.
+pub fn distributions(stats: &PortStats) -> Vec<Distribution> {
+    let own = groups(stats).flat_map(|(group, metrics)| {
+        metrics.iter().filter_map(move |(name, metric)| {
+            let MetricReport::Histogram(values) = metric else { return None };
+            let (unit, base) = Unit::of(name);
+            let group = if group == "metrics" { String::new() } else { format!("{group} ") };
+            Some(Distribution { name: format!("{group}{}", base.replace('_', " ")), unit, values })
+        })
+    });
+    let stages = stats.latency_ns.iter().flat_map(|latency| {
         [
             ("XDP to driver", latency.xdp_to_user),
             ("driver to tx", latency.user_to_tx),
             ("tx to done", latency.tx_to_completion),
         ]
     });
-    let all = injector.into_iter().flatten().chain(stages.into_iter().flatten());
-    // Of the round trip it is worth knowing that there was none yet.
-    let measured = all.filter(|(name, times)| times.count > 0 || *name == "round trip");
-    measured.map(|(name, times)| (name.to_owned(), times)).collect()
+    let stages = stages.filter(|(_, values)| values.count > 0).map(|(name, values)| Distribution {
+        name: name.to_owned(),
+        unit: Unit::Nanoseconds,
+        values,
+    });
+    // Of what the driver measures it is worth knowing that there was nothing yet.
+    own.chain(stages).collect()
 }
 
 /// All counts of one driver, as lines; with `rates` also what happened per second since the last time.
@@ -111,17 +139,17 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
         ));
         lines.push(named("verdicts/s", &per_second(rates.verdicts.iter().copied())));
     }
-    if let Some(report) = &stats.injector {
-        lines.push(named("injector", &injector(report)));
+    for (name, metrics) in groups(stats) {
+        lines.push(named(name, &numbers(metrics)));
     }
     let whole = if stats.census.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
     lines.push(named("pool", &format!("{}: {whole}", stats.census)));
     if stats.violations > 0 {
         lines.push(named("kernel", &format!("{} descriptors returned wrongly", stats.violations)));
     }
-    let latencies = latencies(stats);
-    if latencies.iter().any(|(_, percentiles)| percentiles.count > 0) {
-        lines.extend(latency_table(&latencies).lines("  "));
+    let distributions = distributions(stats);
+    if !distributions.is_empty() {
+        lines.extend(distribution_table(&distributions).lines("  "));
     }
     lines
 }
@@ -187,11 +215,13 @@ fn queue_rates(stats: &PortStats, rates: &Rates) -> Table {
     table
 }
 
-fn latency_table(latencies: &[(String, Percentiles)]) -> Table {
-    let mut table = Table::new(&["time", "count", "min", "p50", "p99", "p99.9", "max"]);
-    for (name, Percentiles { count, min, p50, p99, p999, max }) in latencies {
-        let times = [min, p50, p99, p999, max].map(|ns| nanos(*ns));
-        table.row([name.clone(), count.to_string()].into_iter().chain(times));
+fn distribution_table(distributions: &[Distribution]) -> Table {
+    let mut table = Table::new(&["distribution", "count", "min", "p50", "p99", "p99.9", "max"]);
+    for Distribution { name, unit, values } in distributions {
+        let Percentiles { count, min, p50, p99, p999, max } = *values;
+        let shown = |value| if count > 0 { with_unit(value as f64, *unit) } else { "-".to_owned() };
+        let values = [min, p50, p99, p999, max].map(shown);
+        table.row([name.clone(), count.to_string()].into_iter().chain(values));
     }
     table
 }
@@ -219,10 +249,11 @@ sample on veth0: running, up 00:01:12
   dropped    pool_empty 3
   lost       none
   events     none
-  injector   sent 24 = replies 24 + lost 0 + in flight 0 + residue 0; not sent 0, late 0, duplicate 0, out of order 0
+  injector   sent 24, replies 24, residue 0, sending 1.02 s
   pool       free 8000 + user 0 + rx lent 192 + tx lent 0 + quarantined 0 of 8192: none missing
-  time        count      min      p50     p99   p99.9     max
-  round trip     24  60.0 us  81.2 us  307 us  307 us  307 us"
+  distribution    count      min      p50     p99   p99.9     max
+  injector rtt       24  60.0 us  81.2 us  307 us  307 us  307 us
+  injector sizes      2     60 B     60 B  1500 B  1500 B  1500 B"
         );
     }
 

@@ -5,13 +5,13 @@ use tokio::sync::mpsc;
 
 use super::protocol::{ErrorCode, ErrorObject, Request};
 use super::{Answer, Reply};
-use netdext::driver::InjectCommand;
+use netdext::driver::ControlError;
 use netdext::error::one_line;
 use netdext::tap::Filter;
 use netdext_host::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN};
 use netdext_host::link::program::ProgramError;
 use netdext_host::steer::{Rule, RuleId, TableError};
-use netdext_host::supervisor::{SteerError, Supervisor};
+use netdext_host::supervisor::{DriverControlError, SteerError, Supervisor};
 
 /// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
 const CAPTURE_CHUNKS: usize = 64;
@@ -28,13 +28,12 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
         Request::Enable { .. } => done(supervisor.set_enabled(true).await),
         Request::Disable { .. } => done(supervisor.set_enabled(false).await),
         Request::Power { state, .. } => done(supervisor.set_power(state).await),
-        Request::InjectStart { .. } => done(supervisor.inject(InjectCommand::Start).await),
-        Request::InjectStop { .. } => done(supervisor.inject(InjectCommand::Stop).await),
-        Request::InjectSet { change, .. } => done(supervisor.inject(InjectCommand::Set(change.into())).await),
+        Request::DriverControl { name, value, .. } => {
+            Reply::json(&supervisor.control(&name, value).await.map_err(control_failed)?)
+        }
         Request::Capture { filter, snaplen, ring_size, .. } => {
             capture(supervisor, filter, snaplen, ring_size)
         }
-        Request::InjectTargets { .. } => Reply::json(&supervisor.inject_targets().await),
         Request::Reload { .. } => done(supervisor.reload()),
         Request::SteerList { .. } => Reply::json(&supervisor.rules().map_err(failed)?),
         Request::SteerAdd { rule, yes, .. } => add_rule(supervisor, &rule, yes).await,
@@ -104,6 +103,15 @@ fn rule_failed(error: ProgramError) -> ErrorObject {
     let code = match &error {
         ProgramError::Rule(TableError::Duplicate { .. }) => ErrorCode::Exists,
         ProgramError::Rule(TableError::NotFound { .. }) => ErrorCode::NotFound,
+        _ => ErrorCode::Failed,
+    };
+    ErrorObject::new(code, one_line(&error))
+}
+
+fn control_failed(error: DriverControlError) -> ErrorObject {
+    let code = match &error {
+        DriverControlError::Refused(ControlError::Unknown { .. }) => ErrorCode::NotFound,
+        DriverControlError::Refused(ControlError::BadValue { .. }) => ErrorCode::BadRequest,
         _ => ErrorCode::Failed,
     };
     ErrorObject::new(code, one_line(&error))

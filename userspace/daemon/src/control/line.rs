@@ -256,9 +256,9 @@ mod tests {
                 "args.snaplen: invalid value",
             ),
             (
-                r#"{"v":1,"id":1,"op":"inject_set","args":{"driver":{},"change":{"targets":["198.18.0.2","x"]}}}"#,
+                r#"{"v":1,"id":1,"op":"steer_add_all","args":{"driver":{},"rules":["all",5]}}"#,
                 Some(1),
-                "args.change.targets: invalid IP address",
+                "args.rules: invalid type",
             ),
             ("[]", None, "the request is an array"),
             ("", None, "the request is not JSON"),

@@ -1,13 +1,12 @@
 //! The conversation on a control socket: one JSON object a line, an answer for each request, in order.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::spec::DriverSpec;
-use netdext::driver::{InjectSettings, PowerState};
+use netdext::driver::PowerState;
 
 /// Version of the protocol; it changes when an old client or server would misunderstand a new one.
 pub const VERSION: u32 = 1;
@@ -154,28 +153,15 @@ pub enum Request {
         /// The number that adding it returned.
         id: u32,
     },
-    /// Lets the injector send again.
-    InjectStart {
+    /// A command of the driver's own; the answer is the driver's.
+    DriverControl {
         /// Which.
         driver: Selector,
-    },
-    /// Lets the injector send nothing.
-    InjectStop {
-        /// Which.
-        driver: Selector,
-    },
-    /// Changes the injector; what is left out stays.
-    InjectSet {
-        /// Which.
-        driver: Selector,
-        /// The changes.
+        /// The command.
+        name: String,
+        /// What is to be done, in the driver's words.
         #[serde(default)]
-        change: InjectChange,
-    },
-    /// The injector's targets, each with its own counts.
-    InjectTargets {
-        /// Which.
-        driver: Selector,
+        value: Value,
     },
     /// Turns the connection, after the answer, into a pcapng file without an end.
     Capture {
@@ -208,33 +194,9 @@ impl Request {
             | Self::SteerAdd { driver, .. }
             | Self::SteerAddAll { driver, .. }
             | Self::SteerDel { driver, .. }
-            | Self::InjectStart { driver }
-            | Self::InjectStop { driver }
-            | Self::InjectSet { driver, .. }
-            | Self::InjectTargets { driver }
+            | Self::DriverControl { driver, .. }
             | Self::Capture { driver, .. } => Some(driver),
         }
-    }
-}
-
-/// A change of the injector. What is `None` stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct InjectChange {
-    /// From one batch to the next, in ns.
-    pub interval_ns: Option<u64>,
-    /// Echo requests in a batch.
-    pub batch: Option<usize>,
-    /// Bytes of ICMP payload.
-    pub payload_bytes: Option<usize>,
-    /// Whom to send to.
-    pub targets: Option<Vec<IpAddr>>,
-}
-
-impl From<InjectChange> for InjectSettings {
-    fn from(change: InjectChange) -> Self {
-        let InjectChange { interval_ns, batch, payload_bytes, targets } = change;
-        Self { interval: interval_ns.map(Duration::from_nanos), batch, payload_len: payload_bytes, targets }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The counts of drivers as OpenMetrics text.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -7,10 +8,11 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{self, Registry};
 
+use netdext::metrics::{Percentiles, Unit};
 use netdext::packet::Census;
-use netdext_host::stats::{InjectorReport, LatencyReport, Name, Percentiles, PortStats, QueueStats};
+use netdext_host::stats::{LatencyReport, MetricReport, Name, PortStats, QueueStats};
 
 /// The counts of drivers as OpenMetrics text, its end included. docs/observing.md lists the names.
 pub fn exposition(drivers: Vec<PortStats>) -> String {
@@ -42,20 +44,22 @@ struct Series<'a, V> {
 
 impl Collector for Drivers {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out { encoder, drivers: &self.0 };
+        let mut out = Out { encoder, drivers: &self.0, taken: BTreeSet::new() };
         out.queues()?;
         out.named()?;
         out.pool()?;
         out.link()?;
-        out.injector()?;
         out.latency()?;
-        out.timers()
+        out.timers()?;
+        out.own()
     }
 }
 
 struct Out<'e, 'd> {
     encoder: DescriptorEncoder<'e>,
     drivers: &'d [PortStats],
+    /// The names of the families that every driver has.
+    taken: BTreeSet<String>,
 }
 
 impl Out<'_, '_> {
@@ -162,31 +166,86 @@ impl Out<'_, '_> {
         )
     }
 
-    fn injector(&mut self) -> fmt::Result {
-        type Count = (&'static str, &'static str, fn(&InjectorReport) -> u64);
-        const COUNTERS: [Count; 7] = [
-            ("netdext_injector_sent", "Echo requests sent", |i| i.sent),
-            ("netdext_injector_not_sent", "Echo requests that could not be sent", |i| i.not_sent),
-            ("netdext_injector_replies", "Echo requests answered in time", |i| i.replies),
-            ("netdext_injector_lost", "Echo requests not answered in time", |i| i.lost),
-            ("netdext_injector_late", "Replies after the time limit", |i| i.late),
-            ("netdext_injector_duplicates", "Further replies to the same request", |i| i.duplicates),
-            ("netdext_injector_out_of_order", "Replies after that to a later request", |i| i.out_of_order),
-        ];
-        let of = |count: fn(&InjectorReport) -> u64| {
-            move |stats: &PortStats| stats.injector.iter().map(|i| (Vec::new(), count(i))).collect()
-        };
-        for (name, help, count) in COUNTERS {
-            self.counter(name, help, of(count))?;
+    /// What the drivers measure themselves. Metrics of one name are of one kind: those of another are left out.
+    fn own(&mut self) -> fmt::Result {
+        let mut families = BTreeMap::<String, Family<'_>>::new();
+        for driver in self.drivers {
+            let own = (driver.driver.as_ref(), &driver.metrics);
+            let groups = driver.groups.iter().map(|(name, metrics)| (name.as_ref(), metrics));
+            for (whole, metrics) in std::iter::once(own).chain(groups) {
+                for (name, metric) in metrics.iter() {
+                    let family = Family::of(whole, name, metric);
+                    let known = families.entry(family.name.clone()).or_insert(family);
+                    if known.kind == Kind::of(metric) {
+                        known.values.push((driver, metric));
+                    }
+                }
+            }
         }
-        self.gauge(
-            "netdext_injector_in_flight",
-            "Echo requests that wait for an answer",
-            of(|i| i.in_flight),
-        )?;
-        self.seconds("netdext_injector_rtt", "Round-trip times of echo requests", |stats| {
-            stats.injector.iter().flat_map(|injector| quantiles(&injector.rtt_ns, None)).collect()
-        })
+        families.into_values().try_for_each(|family| self.family(family))
+    }
+
+    fn family(&mut self, Family { name, help, unit, kind, values }: Family<'_>) -> fmt::Result {
+        if self.taken.contains(&name) {
+            return Ok(());
+        }
+        let suffix = match unit {
+            Unit::Nanoseconds => Some(registry::Unit::Seconds),
+            Unit::Bytes => Some(registry::Unit::Bytes),
+            Unit::PacketsPerSecond => Some(registry::Unit::Other("pps".to_owned())),
+            _ => None,
+        };
+        let scaled = |value: f64| if unit == Unit::Nanoseconds { value / 1e9 } else { value };
+        match kind {
+            Kind::Counter => {
+                let series = of_metrics(&values, |metric| match metric {
+                    MetricReport::Counter(count) => vec![(Vec::new(), count)],
+                    _ => Vec::new(),
+                });
+                let kind = ConstCounter::new(0_u64).metric_type();
+                each(
+                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
+                    series,
+                    ConstCounter::new,
+                )
+            }
+            Kind::Gauge => {
+                let series = of_metrics(&values, |metric| match metric {
+                    MetricReport::Gauge(value) => vec![(Vec::new(), scaled(value as f64))],
+                    _ => Vec::new(),
+                });
+                let kind = ConstGauge::new(0_f64).metric_type();
+                each(
+                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
+                    series,
+                    ConstGauge::new,
+                )
+            }
+            Kind::Histogram => {
+                let distribution = |metric| match metric {
+                    MetricReport::Histogram(percentiles) => Some(percentiles),
+                    _ => None,
+                };
+                let series = of_metrics(&values, |metric| {
+                    let found = distribution(metric);
+                    let values = found.iter().flat_map(|values| quantiles(values, None));
+                    values.map(|(labels, value)| (labels, scaled(value as f64))).collect()
+                });
+                let kind = ConstGauge::new(0_f64).metric_type();
+                each(
+                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
+                    series,
+                    ConstGauge::new,
+                )?;
+                let series = of_metrics(&values, |metric| {
+                    distribution(metric).iter().map(|values| (Vec::new(), values.count)).collect()
+                });
+                let (name, help) =
+                    (format!("{name}_recorded"), format!("How many values of {name} there are"));
+                let kind = ConstCounter::new(0_u64).metric_type();
+                each(self.encoder.encode_descriptor(&name, &help, None, kind)?, series, ConstCounter::new)
+            }
+        }
     }
 
     fn latency(&mut self) -> fmt::Result {
@@ -220,6 +279,7 @@ impl Out<'_, '_> {
 
     fn counter(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<u64>) -> fmt::Result {
         let series = all(self.drivers, values);
+        self.taken.insert(name.to_owned());
         let metric =
             self.encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
         each(metric, series, ConstCounter::new)
@@ -230,6 +290,7 @@ impl Out<'_, '_> {
         V: Number,
     {
         let series = all(self.drivers, values);
+        self.taken.insert(name.to_owned());
         let metric =
             self.encoder.encode_descriptor(name, help, None, ConstGauge::new(0_i64).metric_type())?;
         each(metric, series, |value| ConstGauge::new(value.into_i64()))
@@ -237,10 +298,65 @@ impl Out<'_, '_> {
 
     fn seconds(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<u64>) -> fmt::Result {
         let series = all(self.drivers, values);
+        self.taken.insert(name.to_owned());
         let kind = ConstGauge::new(0_f64).metric_type();
-        let metric = self.encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+        let metric = self.encoder.encode_descriptor(name, help, Some(&registry::Unit::Seconds), kind)?;
         each(metric, series, |nanos| ConstGauge::new(nanos as f64 / 1e9))
     }
+}
+
+/// Metrics of one name that drivers have themselves.
+struct Family<'d> {
+    name: String,
+    help: String,
+    unit: Unit,
+    kind: Kind,
+    values: Vec<(&'d PortStats, MetricReport)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    fn of(metric: MetricReport) -> Self {
+        match metric {
+            MetricReport::Counter(_) => Self::Counter,
+            MetricReport::Gauge(_) => Self::Gauge,
+            MetricReport::Histogram(_) => Self::Histogram,
+        }
+    }
+}
+
+impl Family<'_> {
+    /// An empty one for a metric of `whole`: a driver, or a group of its metrics.
+    fn of(whole: &str, name: &str, metric: MetricReport) -> Self {
+        let (unit, base) = Unit::of(name);
+        let word = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        Self {
+            name: format!("netdext_{}_{}", word(whole), word(base)),
+            help: format!("{} of {whole}, as the driver measures it", base.replace('_', " ")),
+            unit,
+            kind: Kind::of(metric),
+            values: Vec::new(),
+        }
+    }
+}
+
+fn of_metrics<'d, V>(
+    values: &[(&'d PortStats, MetricReport)],
+    series: impl Fn(MetricReport) -> Values<V>,
+) -> Vec<Series<'d, V>> {
+    let each = |&(driver, metric): &(&'d PortStats, MetricReport)| {
+        series(metric)
+            .into_iter()
+            .map(move |(labels, value)| Series { labels, value, driver })
+            .collect::<Vec<_>>()
+    };
+    values.iter().flat_map(each).collect()
 }
 
 /// What a gauge can be made of here.

@@ -68,7 +68,11 @@ fn a_mistake_is_an_answer_and_the_connection_stays() {
 #[test]
 fn a_request_that_is_dropped_is_answered_as_a_failure() {
     let fixture = Fixture::start(quick());
-    let dropped = Request::InjectStop { driver: Selector::default() };
+    let dropped = Request::DriverControl {
+        driver: Selector::default(),
+        name: "sleep".to_owned(),
+        value: serde_json::Value::Null,
+    };
     let error = fixture.client().request::<()>(&dropped).unwrap_err();
     assert!(matches!(&error, ClientError::Refused(object) if object.code == ErrorCode::Failed), "{error}");
 }

@@ -148,7 +148,7 @@ fn answer_to(request: Request, drivers: &[ListEntry], ended: &Arc<AtomicUsize>) 
         Request::List {} => Reply::json(&drivers),
         Request::Ioreg {} => Reply::json(&"x".repeat(LARGE)),
         Request::Capture { ring_size, .. } => Ok(stream(ring_size.unwrap_or(16), Arc::clone(ended))),
-        Request::InjectStop { .. } => return None,
+        Request::DriverControl { .. } => return None,
         _ => Err(ErrorObject::new(ErrorCode::NotFound, "there is no such thing here")),
     })
 }

@@ -18,7 +18,7 @@ const REQUESTS: [&str; 4] = [
     r#"{"v":1,"id":1,"op":"hello"}"#,
     r#"{"v":1,"id":2,"op":"list","args":{}}"#,
     r#"{"v":1,"id":3,"op":"stats","args":{"driver":{"iface":"veth0"}}}"#,
-    r#"{"v":1,"id":4,"op":"inject_set","args":{"driver":{},"change":{"interval_ns":5,"targets":["198.18.0.2"]}}}"#,
+    r#"{"v":1,"id":4,"op":"steer_add","args":{"driver":{},"rule":"drop:proto=udp,dport=53","yes":true}}"#,
 ];
 
 /// One server for all cases.

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use netdext_abi::{Kind, Parsed, parse};
 use tokio::sync::Notify;
 
@@ -27,7 +26,8 @@ pub use frame::{Endpoints, FrameKind, Template, TemplateError, UnknownFrameKind}
 
 use self::schedule::Schedule;
 use netdext::dispatch::{Fired, TimerId, Timestamp};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, GeneratorStats};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::metrics::{Histogram, Metric, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::proto::{Local, arp, ndp};
 use netdext::queue::{RejectReason, Rejected};
@@ -40,9 +40,8 @@ const BURST: usize = 64;
 /// The pause when the pool has no frame: they come back with completions.
 const NO_FRAME_PAUSE: Duration = Duration::from_micros(50);
 
-/// Pacing errors that the histogram tells apart, in ns.
-const ERROR_RANGE_NS: (u64, u64) = (1, 60_000_000_000);
-const ERROR_DIGITS: u8 = 3;
+/// The shortest pacing error that is recorded, in ns.
+const SHORTEST_NS: u64 = 1;
 
 /// Makes the instances of the generator for one run.
 #[derive(Clone, Debug)]
@@ -95,7 +94,7 @@ impl DriverFactory for GenerateFactory {
             sequence: 0,
             turn: 0,
             flow: 0,
-            stats: no_stats(),
+            stats: Sent::default(),
             received: Received::default(),
         })
     }
@@ -109,6 +108,41 @@ struct Received {
     other: u64,
     malformed: u64,
     not_sent: u64,
+}
+
+/// What was sent.
+#[derive(Debug, Default)]
+struct Sent {
+    /// Frames submitted to the tx ring.
+    sent: u64,
+    /// Departures that were so late that they were left out.
+    skipped: u64,
+    /// Times the pool had no frame for one that was due.
+    no_frame: u64,
+    /// Frames that the tx ring refused although it had room.
+    refused: u64,
+    /// The first departure.
+    first: Option<Timestamp>,
+    /// The latest departure.
+    last: Option<Timestamp>,
+    /// For every frame with a planned departure: actual minus planned, in ns.
+    pacing_error_ns: Histogram,
+}
+
+impl Sent {
+    fn metrics(&self) -> Metrics {
+        let sending = self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last.since(first));
+        let rate = if sending.is_zero() { 0.0 } else { self.sent as f64 / sending.as_secs_f64() };
+        Metrics::default()
+            .counter("sent", self.sent)
+            .counter("skipped", self.skipped)
+            .counter("no_frame", self.no_frame)
+            .counter("refused", self.refused)
+            // The instances send at the same time.
+            .with("sending_ns", Metric::Maximum(sending.as_nanos() as i64))
+            .gauge("rate_pps", rate as i64)
+            .histogram("pacing_error_ns", &self.pacing_error_ns)
+    }
 }
 
 /// One instance of the generator.
@@ -128,7 +162,7 @@ struct Generate {
     sequence: u64,
     turn: usize,
     flow: u32,
-    stats: GeneratorStats,
+    stats: Sent,
     received: Received,
 }
 
@@ -245,7 +279,7 @@ impl Generate {
         self.stats.last = Some(cx.now);
         if let Some(due) = self.schedule.as_mut().and_then(|schedule| schedule.pop_due(cx.now)) {
             let error = cx.now.since(due).as_nanos() as u64;
-            self.stats.pacing_error_ns.saturating_record(error.max(ERROR_RANGE_NS.0));
+            self.stats.pacing_error_ns.record(error.max(SHORTEST_NS));
         }
         Some(())
     }
@@ -334,7 +368,7 @@ impl Driver for Generate {
         self.advance(cx);
     }
 
-    fn receive_timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
+    fn timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
         self.advance(cx);
     }
 
@@ -349,15 +383,8 @@ impl Driver for Generate {
                 ("other", other),
             ],
             drops: vec![("malformed", malformed), ("neighbor_answer_not_sent", not_sent)],
-            generator: Some(self.stats.clone()),
+            groups: vec![("generator", self.stats.metrics())],
             ..DriverStats::default()
         }
     }
-}
-
-fn no_stats() -> GeneratorStats {
-    let mut pacing_error_ns = Histogram::new_with_bounds(ERROR_RANGE_NS.0, ERROR_RANGE_NS.1, ERROR_DIGITS)
-        .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
-    pacing_error_ns.auto(true);
-    GeneratorStats { sent: 0, skipped: 0, no_frame: 0, refused: 0, first: None, last: None, pacing_error_ns }
 }

@@ -31,6 +31,7 @@ pub use self::config::{KnownMac, NextHop, PingConfig, PingConfigError};
 use self::receive::Receiver;
 use self::state::State;
 use crate::neighbors::send_solicit;
+use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Fired, TimerId};
 use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps};
 use netdext::packet::PacketBatch;
@@ -294,7 +295,7 @@ impl Driver for PingDriver {
         }
     }
 
-    fn receive_timer(&mut self, cx: &mut Cx<'_>, fired: Fired) {
+    fn timer(&mut self, cx: &mut Cx<'_>, fired: Fired) {
         let Some(timers) = self.timers else { return };
         let state = &mut *self.shared.lock();
         if fired.id == timers.probe {
@@ -311,6 +312,10 @@ impl Driver for PingDriver {
         }
     }
 
+    fn pending(&self) -> u64 {
+        if self.leads { self.shared.lock().in_flight() } else { 0 }
+    }
+
     fn stats(&self) -> DriverStats {
         let mut stats = DriverStats {
             counters: self.receiver.outcomes.counters(),
@@ -320,7 +325,7 @@ impl Driver for PingDriver {
         if self.leads {
             let state = self.shared.lock();
             stats.events = vec![("neighbors_unreachable", state.neighbors.failed())];
-            stats.injector = Some(state.stats());
+            stats.groups.push((InjectorStats::GROUP, state.stats().metrics()));
         }
         stats
     }

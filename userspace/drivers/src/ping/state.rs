@@ -3,25 +3,25 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Sender};
 
 use super::config::{KnownMac, PingConfig, PingConfigError};
 use super::{PingEvent, PingResults, Reply, ReplyKind};
 use crate::neighbors::{NeighborConfig, Neighbors};
+use crate::sample::injector::InjectorStats;
 use crate::sample::outcome::Handled;
 use crate::sample::pending::{Match, Pending, Request};
 use netdext::dispatch::Timestamp;
-use netdext::driver::{Cx, InjectorStats};
+use netdext::driver::Cx;
+use netdext::metrics::Histogram;
 use netdext::packet::OutOfFrame;
 use netdext::proto::MacAddr;
 use netdext::proto::echo::EchoReply;
 use netdext::proto::probe::{EchoRequest, Path, Stamp, is_intact};
 
-/// Round-trip times that the histogram holds without growing, in ns: 1 ns to 1 minute.
-const RTT_RANGE_NS: (u64, u64) = (1, 60_000_000_000);
-const RTT_DIGITS: u8 = 3;
+/// The shortest round-trip time that is recorded, in ns.
+const SHORTEST_NS: u64 = 1;
 
 /// The requests, their replies, and the way there.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ pub(super) struct State {
     late: u64,
     duplicates: u64,
     reordered: u64,
-    rtt_ns: Histogram<u64>,
-    rtt_from_schedule_ns: Histogram<u64>,
-    pacing_error_ns: Histogram<u64>,
+    rtt_ns: Histogram,
+    rtt_from_schedule_ns: Histogram,
+    pacing_error_ns: Histogram,
     events: Sender<PingEvent>,
     /// The place of the event that ends the run, which must not be lost: the front end waits for it.
     end: Option<OwnedPermit<PingEvent>>,
@@ -62,10 +62,6 @@ impl State {
             (IpAddr::V6(source), IpAddr::V6(destination)) => Path::V6 { source, destination },
             _ => unreachable!("families were compared"),
         };
-        let mut rtt_ns = Histogram::new_with_bounds(RTT_RANGE_NS.0, RTT_RANGE_NS.1, RTT_DIGITS)
-            .unwrap_or_else(|error| unreachable!("constant bounds: {error}"));
-        rtt_ns.auto(true);
-        let (rtt_from_schedule_ns, pacing_error_ns) = (rtt_ns.clone(), rtt_ns.clone());
         Ok(Self {
             neighbors: Neighbors::new(NeighborConfig { capacity: 1, ..NeighborConfig::default() }),
             path,
@@ -81,9 +77,9 @@ impl State {
             late: 0,
             duplicates: 0,
             reordered: 0,
-            rtt_ns,
-            rtt_from_schedule_ns,
-            pacing_error_ns,
+            rtt_ns: Histogram::new(),
+            rtt_from_schedule_ns: Histogram::new(),
+            pacing_error_ns: Histogram::new(),
             end: events.clone().try_reserve_owned().ok(),
             events,
             left_out: 0,
@@ -122,7 +118,7 @@ impl State {
     ) {
         self.pending.expire(cx.now, |_| ());
         match self.try_send(cx, destination_mac, payload_len, lateness) {
-            Some(()) => self.pacing_error_ns.saturating_record(lateness.as_nanos() as u64),
+            Some(()) => self.pacing_error_ns.record(lateness.as_nanos() as u64),
             None => self.not_sent += 1,
         }
     }
@@ -186,9 +182,9 @@ impl State {
                 } else {
                     self.latest_answered = Some(stamp.counter);
                 }
-                self.rtt_ns.saturating_record((rtt.as_nanos() as u64).max(RTT_RANGE_NS.0));
+                self.rtt_ns.record((rtt.as_nanos() as u64).max(SHORTEST_NS));
                 let from_schedule = (rtt + lateness).as_nanos() as u64;
-                self.rtt_from_schedule_ns.saturating_record(from_schedule.max(RTT_RANGE_NS.0));
+                self.rtt_from_schedule_ns.record(from_schedule.max(SHORTEST_NS));
                 (ReplyKind::InTime, Handled::EchoReplyMatched)
             }
             Match::Late { .. } => {
@@ -259,6 +255,10 @@ impl State {
         }
     }
 
+    pub(super) fn in_flight(&self) -> u64 {
+        self.pending.in_flight()
+    }
+
     pub(super) fn stats(&self) -> InjectorStats {
         InjectorStats {
             sent: self.pending.total_sent(),
@@ -276,7 +276,7 @@ impl State {
     }
 
     pub(super) fn results(&self) -> PingResults {
-        let quantile = |q| Duration::from_nanos(self.rtt_ns.value_at_quantile(q));
+        let quantile = |q| Duration::from_nanos(self.rtt_ns.at(q));
         PingResults {
             sent: self.pending.total_sent(),
             not_sent: self.not_sent,

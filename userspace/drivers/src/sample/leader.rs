@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::config::InjectorConfig;
+use super::inject::{InjectCommand, InjectSettings};
 use super::injector::{Injector, path_to};
 use super::shared::{Shared, State};
 use crate::neighbors::{Neighbors, send_solicit};
 use netdext::dispatch::{Fired, TimerId, Timestamp};
-use netdext::driver::{Cx, DeviceInfo, InjectCommand, InjectSettings};
+use netdext::driver::{Cx, DeviceInfo};
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
 use netdext::proto::probe::Path;
@@ -133,6 +134,8 @@ impl Leader {
                 }
             }
             InjectCommand::Set(settings) => self.set(cx, settings, shared, local)?,
+            // Answered without the leader.
+            InjectCommand::Targets => {}
         }
         Ok(())
     }
@@ -146,12 +149,12 @@ impl Leader {
     ) -> Result<(), String> {
         let before = self.config.as_ref();
         let is_new = before.is_none();
-        let InjectSettings { interval, batch, payload_len, targets } = settings;
+        let InjectSettings { interval_ns, batch, payload_bytes, targets } = settings;
         let mut config = before.cloned().unwrap_or_default();
         let interval_before = config.interval;
-        config.interval = interval.unwrap_or(config.interval);
+        config.interval = interval_ns.map_or(config.interval, Duration::from_nanos);
         config.batch = batch.unwrap_or(config.batch);
-        config.payload_len = payload_len.unwrap_or(config.payload_len);
+        config.payload_len = payload_bytes.unwrap_or(config.payload_len);
         if let Some(targets) = targets {
             config.targets.clone_from(targets);
         }

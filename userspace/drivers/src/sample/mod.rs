@@ -15,11 +15,13 @@
 //! When the interface is disabled, requests still waiting count as lost: `sent == replies + lost` from then on.
 //! How many these were is the event `injector_unanswered_at_disable`.
 //!
-//! The injector can be started, stopped and changed while it runs: [`InjectCommand`]. A request that was sent
-//! before a change is matched as it was sent.
+//! The injector can be started, stopped and changed while it runs, by the commands `inject_start`, `inject_stop`,
+//! `inject_set` ([`InjectSettings`]) and `inject_targets`. A request that was sent before a change is matched as it
+//! was sent.
 
 mod config;
-mod injector;
+mod inject;
+pub(super) mod injector;
 mod leader;
 mod log;
 pub(super) mod outcome;
@@ -35,18 +37,21 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 pub use config::{InjectorConfig, SampleConfig, SampleConfigError};
+pub use inject::{InjectSettings, RttSummary, TargetStats};
 
-use self::injector::Identity;
+use self::inject::InjectCommand;
+use self::injector::{Identity, Injector, InjectorStats};
 use self::leader::Leader;
 use self::receive::Receiver;
 use self::shared::{Access, Shared};
 use crate::neighbors::{NeighborConfig, Neighbors};
 use netdext::dispatch::Fired;
 use netdext::driver::{
-    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, InjectCommand, RxTimestamps, TargetStats,
+    ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps,
 };
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
+use serde_json::{Value, json};
 
 const NAME: &str = "sample";
 
@@ -113,6 +118,14 @@ fn error(operation: &'static str, reason: String) -> DriverError {
     DriverError { driver: NAME, operation, reason }
 }
 
+impl SampleDriver {
+    /// The targets, each with its own counts, in the order of their turns.
+    fn target_stats(&self) -> Vec<TargetStats> {
+        let state = self.shared.lock();
+        state.injector.as_ref().map(Injector::target_stats).unwrap_or_default()
+    }
+}
+
 impl Driver for SampleDriver {
     fn name(&self) -> &'static str {
         NAME
@@ -150,24 +163,31 @@ impl Driver for SampleDriver {
         }
     }
 
-    fn receive_timer(&mut self, cx: &mut Cx<'_>, fired: Fired) {
+    fn timer(&mut self, cx: &mut Cx<'_>, fired: Fired) {
         if let Some(leader) = &mut self.leader {
             leader.receive_timer(cx, fired, &self.shared, &self.receiver.local);
         }
     }
 
-    fn inject(&mut self, cx: &mut Cx<'_>, command: &InjectCommand) -> Result<(), DriverError> {
-        let Some(leader) = &mut self.leader else { return Ok(()) };
+    fn control(&mut self, cx: &mut Cx<'_>, name: &str, value: &Value) -> Result<Option<Value>, ControlError> {
+        let Some(command) = InjectCommand::read(name, value)? else {
+            return Err(ControlError::Unknown { driver: NAME, name: name.to_owned() });
+        };
+        let Some(leader) = &mut self.leader else { return Ok(None) };
+        if command == InjectCommand::Targets {
+            return Ok(Some(json!(self.target_stats())));
+        }
         leader
-            .inject(cx, command, &self.shared, &self.receiver.local)
-            .map_err(|reason| error("inject", reason))
+            .inject(cx, &command, &self.shared, &self.receiver.local)
+            .map_err(|reason| ControlError::Refused { driver: NAME, name: name.to_owned(), reason })?;
+        Ok(Some(json!({})))
     }
 
-    fn inject_targets(&self) -> Vec<TargetStats> {
-        let state = self.leader.as_ref().map(|_| self.shared.lock());
-        state
-            .and_then(|state| state.injector.as_ref().map(|injector| injector.target_stats()))
-            .unwrap_or_default()
+    fn pending(&self) -> u64 {
+        if self.leader.is_none() {
+            return 0;
+        }
+        self.shared.lock().injector.as_ref().map_or(0, Injector::in_flight)
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
@@ -191,7 +211,7 @@ impl Driver for SampleDriver {
             stats.events.push(("neighbors_unreachable", state.neighbors.failed()));
             if let Some(injector) = &state.injector {
                 stats.events.extend(injector.events());
-                stats.injector = Some(injector.stats());
+                stats.groups.push((InjectorStats::GROUP, injector.stats().metrics()));
             }
         }
         stats

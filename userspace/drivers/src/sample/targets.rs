@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netdext::driver::{RttSummary, TargetStats};
+use super::inject::{RttSummary, TargetStats};
 use netdext::proto::probe::Path;
 
 /// Targets at the most.

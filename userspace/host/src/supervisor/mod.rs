@@ -10,7 +10,7 @@
 
 mod capture;
 mod config;
-mod inject;
+mod control;
 mod report;
 mod start;
 mod steering;
@@ -26,6 +26,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
+pub use self::control::DriverControlError;
 pub use self::report::{EndReason, RunError, RunInfo, RunReport};
 pub use self::steering::SteerError;
 pub use self::switch::SwitchError;

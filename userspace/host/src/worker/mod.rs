@@ -3,5 +3,5 @@
 mod thread;
 mod wait;
 
-pub use thread::{Command, Recipe, SpawnError, WorkerConfig, WorkerEvent, WorkerHandle};
+pub use thread::{Command, ControlRequest, Recipe, SpawnError, WorkerConfig, WorkerEvent, WorkerHandle};
 pub use wait::{UnknownWaitStrategy, WaitStrategy};

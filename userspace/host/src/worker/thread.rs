@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::thread::set_current_timer_slack;
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 use super::WaitStrategy;
 use crate::cpu;
 use crate::xsk::{OpenError, XskInfo};
-use netdext::dispatch::{Timestamp, Worker, WorkerError, WorkerReport, WorkerSnapshot};
-use netdext::driver::{DeviceInfo, Driver, InjectCommand, PowerState, TargetStats};
+use netdext::dispatch::{ControlFailure, Timestamp, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+use netdext::driver::{DeviceInfo, Driver, PowerState};
 use netdext::port::Port;
 use netdext::tap::TapPair;
 
@@ -36,6 +37,15 @@ const QUIESCE_LOOK: Duration = Duration::from_millis(1);
 /// The longest sleep while the kernel has not taken all of the tx ring: time to ask it again.
 const SLEEP_WITH_TX_PENDING: Duration = Duration::from_millis(1);
 
+/// A command of a driver's own.
+#[derive(Debug)]
+pub struct ControlRequest {
+    /// Its name.
+    pub name: String,
+    /// What is to be done, in the driver's words.
+    pub value: Value,
+}
+
 /// What a worker can be told. Commands are applied between batches.
 #[derive(Debug)]
 pub enum Command {
@@ -43,10 +53,8 @@ pub enum Command {
     SetPower(PowerState, oneshot::Sender<Result<(), WorkerError>>),
     /// Enable or disable the interface; the result is sent back.
     SetInterfaceEnable(bool, oneshot::Sender<Result<(), WorkerError>>),
-    /// Start, stop or change the driver's injector; the result is sent back. A driver that refuses goes on.
-    Inject(InjectCommand, oneshot::Sender<Result<(), WorkerError>>),
-    /// Send the counts of the injector's targets back.
-    InjectTargets(oneshot::Sender<Vec<TargetStats>>),
+    /// A command of the driver's own; its answer is sent back. A driver that refuses goes on.
+    Control(Arc<ControlRequest>, oneshot::Sender<Result<Option<Value>, ControlFailure>>),
     /// Send the counts back.
     Snapshot(oneshot::Sender<WorkerSnapshot>),
     /// Show every frame to a capture too, until that ends.
@@ -280,7 +288,7 @@ fn look_whether_quiet(worker: &Worker, waiting: Quiescing, now: Timestamp) -> Op
     if now < waiting.look_at {
         return Some(waiting);
     }
-    if worker.unanswered() == 0 || now >= waiting.until {
+    if worker.pending() == 0 || now >= waiting.until {
         // Who asked may have stopped waiting.
         let _ = waiting.reply.send(());
         return None;
@@ -300,11 +308,7 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
             let drained = if enable { Ok(()) } else { drain(worker, now) };
             (drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), enable)), reply)
         }
-        Command::Inject(command, reply) => return inject(worker, now, &command, reply),
-        Command::InjectTargets(reply) => {
-            let _ = reply.send(worker.inject_targets());
-            return None;
-        }
+        Command::Control(request, reply) => return control(worker, now, &request, reply),
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
             return None;
@@ -325,17 +329,17 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
     }
 }
 
-/// Hands a command to the driver's injector. Only a queue that failed is an error after which the worker cannot
-/// go on.
-fn inject(
+/// Hands the driver a command of its own. Only a queue that failed is an error after which the worker cannot go on.
+fn control(
     worker: &mut Worker,
     now: Timestamp,
-    command: &InjectCommand,
-    reply: oneshot::Sender<Result<(), WorkerError>>,
+    request: &ControlRequest,
+    reply: oneshot::Sender<Result<Option<Value>, ControlFailure>>,
 ) -> Option<WorkerError> {
-    match worker.inject(now, command) {
-        Err(error @ WorkerError::Queue(_)) => Some(error),
+    match worker.control(now, &request.name, &request.value) {
+        Err(ControlFailure::Queue(error)) => Some(error.into()),
         result => {
+            // Who asked may have stopped waiting.
             let _ = reply.send(result);
             None
         }

@@ -9,9 +9,8 @@
 
 use std::collections::VecDeque;
 
-use hdrhistogram::Histogram;
-
 use super::Timestamp;
+use crate::metrics::Histogram;
 use crate::packet::PacketBatch;
 use crate::queue::TxSubmissionQueue;
 
@@ -21,9 +20,6 @@ const SAMPLES_PER_BATCH: usize = 4;
 /// Measured frames that may wait for their completion; beyond that, batches are left out.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// The longest time that is told apart, in ns: what takes longer counts as this.
-const MAX_NS: u64 = 10_000_000_000;
-
 /// Significant digits of a recorded time: 1 % is finer than what a machine repeats.
 const DIGITS: u8 = 2;
 
@@ -31,19 +27,17 @@ const DIGITS: u8 = 2;
 #[derive(Clone, Debug)]
 pub struct LatencyHistograms {
     /// From the XDP program to the worker's rx ring having been read.
-    pub xdp_to_user: Histogram<u64>,
+    pub xdp_to_user: Histogram,
     /// From there to the same packet's publication on the tx ring.
-    pub user_to_tx: Histogram<u64>,
+    pub user_to_tx: Histogram,
     /// From publication on the tx ring to the completion having been read. Completions come in the order of
     /// submission, and that is relied on.
-    pub tx_to_completion: Histogram<u64>,
+    pub tx_to_completion: Histogram,
 }
 
 impl Default for LatencyHistograms {
     fn default() -> Self {
-        let empty = || {
-            Histogram::new_with_bounds(1, MAX_NS, DIGITS).expect("constant bounds that a histogram can have")
-        };
+        let empty = || Histogram::with_digits(DIGITS);
         Self { xdp_to_user: empty(), user_to_tx: empty(), tx_to_completion: empty() }
     }
 }
@@ -52,10 +46,9 @@ impl LatencyHistograms {
     /// Adds another worker's times.
     pub fn merge(&mut self, other: &Self) {
         let Self { xdp_to_user, user_to_tx, tx_to_completion } = other;
-        // All have the same bounds, so nothing can be out of range.
-        let _ = self.xdp_to_user.add(xdp_to_user);
-        let _ = self.user_to_tx.add(user_to_tx);
-        let _ = self.tx_to_completion.add(tx_to_completion);
+        self.xdp_to_user.merge(xdp_to_user);
+        self.user_to_tx.merge(user_to_tx);
+        self.tx_to_completion.merge(tx_to_completion);
     }
 }
 
@@ -101,7 +94,7 @@ impl StageLatency {
         // The XDP program has chosen these already.
         for place in 0..batch.len() {
             if let Some(seen) = batch.get_mut(place).and_then(|packet| packet.rx_timestamp_ns()) {
-                self.histograms.xdp_to_user.saturating_record(now.as_nanos().saturating_sub(seen));
+                self.histograms.xdp_to_user.record(now.as_nanos().saturating_sub(seen));
             }
         }
     }
@@ -115,7 +108,7 @@ impl StageLatency {
         let now = (self.clock)();
         for mark in tx.drain_marks() {
             let time = nanos_between(mark.received, now);
-            self.histograms.user_to_tx.saturating_record_n(time, mark.counts_for.into());
+            self.histograms.user_to_tx.record_n(time, mark.counts_for.into());
         }
         let before = tx.submitted() - staged as u64;
         let (first, stride) = self.next_places(staged);
@@ -135,7 +128,7 @@ impl StageLatency {
     pub(super) fn completed(&mut self, now: Timestamp, completed: u64) {
         while let Some(frame) = self.in_flight.pop_front_if(|frame| frame.number <= completed) {
             let time = nanos_between(frame.published, now);
-            self.histograms.tx_to_completion.saturating_record_n(time, frame.counts_for.into());
+            self.histograms.tx_to_completion.record_n(time, frame.counts_for.into());
         }
     }
 
@@ -182,6 +175,6 @@ mod tests {
         latency.completed(Timestamp::from_nanos(u64::MAX), 1);
         let recorded = &latency.histograms().tx_to_completion;
         assert_eq!(recorded.len(), 3);
-        assert!(recorded.max() >= MAX_NS, "{}", recorded.max());
+        assert!(recorded.max() >= 60_000_000_000, "{}", recorded.max());
     }
 }

@@ -11,4 +11,4 @@ mod worker;
 pub use latency::LatencyHistograms;
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
-pub use worker::{Progress, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+pub use worker::{ControlFailure, Progress, Worker, WorkerError, WorkerReport, WorkerSnapshot};

@@ -5,9 +5,7 @@ use std::time::Duration;
 use super::latency::StageLatency;
 use super::{LatencyHistograms, TimerStats, Timers, Timestamp};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
-use crate::driver::{
-    Cx, DeviceInfo, Driver, DriverError, DriverStats, InjectCommand, PowerState, TargetStats,
-};
+use crate::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
 use crate::packet::{Census, PacketBatch};
 use crate::port::{ClosingCensus, Port, SocketStatistics};
 use crate::queue::{ErrnoCounts, QueueError};
@@ -32,6 +30,17 @@ pub enum WorkerError {
     /// A command does not fit the driver's state.
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlFailure {
+    /// The driver does not carry it out, and goes on.
+    #[error(transparent)]
+    Refused(#[from] ControlError),
+    /// A queue failed after it.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
 }
 
 /// What one step did, in frames unless said otherwise.
@@ -298,7 +307,7 @@ impl Worker {
         let mut ticks = 0;
         while self.state.is_running() && !self.quiescing && ticks < TICKS_PER_STEP {
             let Some(fired) = self.timers.pop_due(now) else { break };
-            self.with_cx(now, |driver, cx| driver.receive_timer(cx, fired));
+            self.with_cx(now, |driver, cx| driver.timer(cx, fired));
             ticks += 1;
         }
         ticks
@@ -395,21 +404,22 @@ impl Worker {
         Ok(())
     }
 
-    /// Starts, stops or changes the driver's injector.
+    /// Hands the driver a command, and returns its answer, if this instance has one.
     ///
     /// # Errors
     ///
-    /// The driver refuses, and nothing is changed; unlike after other errors of a driver it goes on.
-    pub fn inject(&mut self, now: Timestamp, command: &InjectCommand) -> Result<(), WorkerError> {
-        self.with_cx(now, |driver, cx| driver.inject(cx, command)).map_err(WorkerError::from)?;
+    /// [`ControlFailure::Refused`]: nothing is changed, and the driver goes on. [`ControlFailure::Queue`]: the worker
+    /// should be [finished](Self::finish).
+    pub fn control(
+        &mut self,
+        now: Timestamp,
+        name: &str,
+        value: &serde_json::Value,
+    ) -> Result<Option<serde_json::Value>, ControlFailure> {
+        let answer = self.with_cx(now, |driver, cx| driver.control(cx, name, value))?;
         // What was asked for at once, such as MAC addresses, is staged.
         self.flush(now)?;
-        Ok(())
-    }
-
-    /// The targets of the driver's injector, each with its own counts.
-    pub fn inject_targets(&self) -> Vec<TargetStats> {
-        self.driver.inject_targets()
+        Ok(answer)
     }
 
     /// Fires no timer until the driver is enabled or powered on again, so that nothing new is asked while
@@ -418,9 +428,9 @@ impl Worker {
         self.quiescing = true;
     }
 
-    /// Requests of the driver that wait for an answer.
-    pub fn unanswered(&self) -> u64 {
-        self.driver.stats().injector.map_or(0, |injector| injector.in_flight)
+    /// What the driver still waits for; see [`Driver::pending`].
+    pub fn pending(&self) -> u64 {
+        self.driver.pending()
     }
 
     /// Whether every frame handed to the tx ring has come back.

@@ -2,23 +2,21 @@
 //!
 //! ```text
 //!  init -> start -> set_power_state(On) -> set_interface_enable(true)
-//!                                            |  rx_packets, tx_packet_available, receive_timer
+//!                                            |  rx_packets, tx_packet_available, timer
 //!          stop  <- set_power_state(Off) <- set_interface_enable(false)
 //! ```
 //!
 //! The legal order is the table in [`lifecycle`]; the worker keeps to it, so a driver never sees, say, a
 //! packet before it was started.
 
-mod inject;
 pub mod lifecycle;
 
 use std::net::IpAddr;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-pub use self::inject::{InjectCommand, InjectSettings, RttSummary, TargetStats};
 use crate::dispatch::{Fired, Timers, Timestamp};
+use crate::metrics::Metrics;
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
 
@@ -59,6 +57,53 @@ pub struct DriverError {
     pub operation: &'static str,
     /// What is wrong, and what to do about it.
     pub reason: String,
+}
+
+/// A command is not carried out; the driver goes on as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The driver has no command of that name.
+    #[error("the driver {driver} has no command {name}")]
+    Unknown {
+        /// Name of the driver.
+        driver: &'static str,
+        /// The name given.
+        name: String,
+    },
+    /// The value is not what the command takes.
+    #[error("{name}: {reason}")]
+    BadValue {
+        /// The command.
+        name: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// It does not fit the present state, or cannot be done.
+    #[error("driver {driver}: {name}: {reason}")]
+    Refused {
+        /// Name of the driver.
+        driver: &'static str,
+        /// The command.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ControlError {
+    /// Reads the value of a command.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::BadValue`], with the place in the value.
+    pub fn read<T: serde::de::DeserializeOwned>(
+        name: &str,
+        value: &serde_json::Value,
+    ) -> Result<T, ControlError> {
+        T::deserialize(value)
+            .map_err(|error| ControlError::BadValue { name: name.to_owned(), reason: error.to_string() })
+    }
 }
 
 /// What a driver may use during a callback.
@@ -126,24 +171,28 @@ pub trait Driver {
 
     /// A timer fired. Only called while the interface is enabled; once per tick, also for ticks that are
     /// late.
-    fn receive_timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
+    fn timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
 
-    /// Starts, stops or changes the driver's injector of echo requests. Called between `start` and `stop`, also
-    /// while the interface is disabled: then the change is for when it is enabled. Every instance is told; those
-    /// that do not have the injector return `Ok`.
+    /// A command from outside, such as `netdext tell DRIVER NAME VALUE`: applied between batches. Called between `start`
+    /// and `stop`, also while the interface is disabled. Every instance of the driver is told; the answer is what those
+    /// return that have one. A value that is not of use is refused, and nothing is changed then.
     ///
     /// # Errors
     ///
-    /// The change is refused and nothing is changed; the driver goes on.
-    fn inject(&mut self, _cx: &mut Cx<'_>, _command: &InjectCommand) -> Result<(), DriverError> {
-        let reason = "it has no injector".to_owned();
-        Err(DriverError { driver: self.name(), operation: "inject", reason })
+    /// [`ControlError`]; the driver goes on.
+    fn control(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        name: &str,
+        _value: &serde_json::Value,
+    ) -> Result<Option<serde_json::Value>, ControlError> {
+        Err(ControlError::Unknown { driver: self.name(), name: name.to_owned() })
     }
 
-    /// The targets of the driver's injector, each with its own counts; empty in instances that do not have the
-    /// injector. May be called at any time after `init`.
-    fn inject_targets(&self) -> Vec<TargetStats> {
-        Vec::new()
+    /// What still waits for an answer from outside. While it is not 0, switching off waits a moment, with the timers
+    /// stopped. May be called at any time after `init`.
+    fn pending(&self) -> u64 {
+        0
     }
 
     /// The end: every packet the driver keeps must be dropped before this returns. Called once, after
@@ -193,27 +242,30 @@ pub struct DriverStats {
     pub drops: Vec<(&'static str, u64)>,
     /// What happened besides received frames, named likewise.
     pub events: Vec<(&'static str, u64)>,
-    /// The echo request injector, if the driver has one.
-    pub injector: Option<InjectorStats>,
-    /// The generator, if the driver is one.
-    pub generator: Option<GeneratorStats>,
+    /// What else it measures.
+    pub metrics: Metrics,
+    /// Further metrics that belong together, under the name of the whole: they are an object of that name in the JSON
+    /// output.
+    pub groups: Vec<(&'static str, Metrics)>,
 }
 
 impl DriverStats {
+    /// The group of that name.
+    pub fn group(&self, name: &str) -> Option<&Metrics> {
+        self.groups.iter().find(|(known, _)| *known == name).map(|(_, metrics)| metrics)
+    }
+
     /// Adds the counts of another instance of the same driver.
     pub fn merge(&mut self, other: &Self) {
         merge_named(&mut self.counters, &other.counters);
         merge_named(&mut self.drops, &other.drops);
         merge_named(&mut self.events, &other.events);
-        match (&mut self.injector, &other.injector) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
-            (_, None) => {}
-        }
-        match (&mut self.generator, &other.generator) {
-            (Some(mine), Some(theirs)) => mine.merge(theirs),
-            (mine @ None, Some(theirs)) => *mine = Some(theirs.clone()),
-            (_, None) => {}
+        self.metrics.merge(&other.metrics);
+        for (name, metrics) in &other.groups {
+            match self.groups.iter_mut().find(|(known, _)| known == name) {
+                Some((_, mine)) => mine.merge(metrics),
+                None => self.groups.push((name, metrics.clone())),
+            }
         }
     }
 }
@@ -225,99 +277,5 @@ fn merge_named(into: &mut Vec<(&'static str, u64)>, from: &[(&'static str, u64)]
             Some((_, sum)) => *sum += count,
             None => into.push((name, count)),
         }
-    }
-}
-
-/// What an injector of echo requests counted. `sent == replies + lost + in_flight` at any time.
-#[derive(Clone, Debug)]
-pub struct InjectorStats {
-    /// Requests submitted to the tx ring.
-    pub sent: u64,
-    /// Requests that were due and could not be submitted, for want of a frame or of room; what was taken from
-    /// the pool went back to it.
-    pub not_sent: u64,
-    /// Requests answered in time, each counted once.
-    pub replies: u64,
-    /// Requests not answered within the time limit.
-    pub lost: u64,
-    /// Requests still waiting for an answer.
-    pub in_flight: u64,
-    /// Replies that came after their request was counted as lost.
-    pub late: u64,
-    /// Further replies to a request that was already answered.
-    pub duplicates: u64,
-    /// Of `replies`, those that came after the reply to a later request to the same target.
-    pub out_of_order: u64,
-    /// Round-trip times in ns, from when each request was sent.
-    pub rtt_ns: Histogram<u64>,
-    /// The same from when each request was planned to be sent, so that a sender held up does not hide how long
-    /// an answer would have taken (coordinated omission).
-    pub rtt_from_schedule_ns: Histogram<u64>,
-    /// How much later than planned each request was sent, in ns; 1 stands for 0.
-    pub pacing_error_ns: Histogram<u64>,
-}
-
-impl InjectorStats {
-    /// Adds the counts of another injector.
-    pub fn merge(&mut self, other: &Self) {
-        let Self {
-            sent,
-            not_sent,
-            replies,
-            lost,
-            in_flight,
-            late,
-            duplicates,
-            out_of_order,
-            rtt_ns,
-            rtt_from_schedule_ns,
-            pacing_error_ns,
-        } = other;
-        self.sent += sent;
-        self.not_sent += not_sent;
-        self.replies += replies;
-        self.lost += lost;
-        self.in_flight += in_flight;
-        self.late += late;
-        self.duplicates += duplicates;
-        self.out_of_order += out_of_order;
-        // The histograms resize themselves, so adding cannot run out of range.
-        let _ = self.rtt_ns.add(rtt_ns);
-        let _ = self.rtt_from_schedule_ns.add(rtt_from_schedule_ns);
-        let _ = self.pacing_error_ns.add(pacing_error_ns);
-    }
-}
-
-/// What a generator of frames counted.
-#[derive(Clone, Debug)]
-pub struct GeneratorStats {
-    /// Frames submitted to the tx ring.
-    pub sent: u64,
-    /// Departures that were so late that they were left out.
-    pub skipped: u64,
-    /// Times the pool had no frame for one that was due.
-    pub no_frame: u64,
-    /// Frames that the tx ring refused although it had room.
-    pub refused: u64,
-    /// The first departure.
-    pub first: Option<Timestamp>,
-    /// The latest departure.
-    pub last: Option<Timestamp>,
-    /// For every frame with a planned departure: actual minus planned, in ns.
-    pub pacing_error_ns: Histogram<u64>,
-}
-
-impl GeneratorStats {
-    /// Adds the counts of another instance.
-    pub fn merge(&mut self, other: &Self) {
-        let Self { sent, skipped, no_frame, refused, first, last, pacing_error_ns } = other;
-        self.sent += sent;
-        self.skipped += skipped;
-        self.no_frame += no_frame;
-        self.refused += refused;
-        self.first = [self.first, *first].into_iter().flatten().min();
-        self.last = self.last.max(*last);
-        // Both histograms resize themselves, so adding cannot run out of range.
-        let _ = self.pacing_error_ns.add(pacing_error_ns);
     }
 }

@@ -45,7 +45,7 @@ all          300k       154M       100k      51.2M        2048             5
  accounting ────────────────────────────────────────────────────────────────────
 frames    offered 2700000 = delivered 2700000 + lost 0 + residue 0
 pool      free 8000 + user 0 + rx lent 192 + tx lent 0 + quarantined 0 of 8192
-injector  sent 10 = replies 9 + lost 1 + in flight 0 + residue 0
+injector  sent 10, replies 9, lost 1
  drops by cause ────────────────────────  verdicts ─────────────────────────────
 name                        per s in all name                       per s in all
 pool_empty                  3.00k  27.0k driver_echo4_request        300k  2.70M
@@ -54,9 +54,9 @@ pool_empty                  3.00k  27.0k driver_echo4_request        300k  2.70M
 
 
 
- latency ──────────────────────────────────────  rx + tx pkt/s, peak 2.00M ─────
-time                p50     p99   p99.9     max                               █
-round trip      81.2 us  307 us 1.20 ms 2.00 ms                              ▃█
+ distributions ───────────────────────────────────────────  pkt/s, peak 2.00M ──
+distribution                   p50     p99   p99.9     max                    █
+injector rtt               81.2 us  307 us 1.20 ms 2.00 ms                   ▃█
                                                                              ██
                                                                              ██▆
 q quit  p pause  up/down queues
@@ -80,7 +80,7 @@ fn of_many_queues_as_many_are_shown_as_fit_and_the_rest_by_scrolling() {
     let before = screen(&app, 80, 24);
     assert!(before.contains("queues 1 to 4 of 16"), "{before}");
     assert!(before.contains("\n3 ") && !before.contains("\n4 ") && before.contains("\nall "), "{before}");
-    assert!(before.contains(" latency ") && before.contains("round trip"), "{before}");
+    assert!(before.contains(" distributions ") && before.contains("injector rtt"), "{before}");
     for _ in 0..2 {
         app.update(Event::Terminal(TerminalEvent::Key(KeyCode::Down.into())));
     }

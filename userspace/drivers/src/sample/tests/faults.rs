@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::{Ended, Net, SECOND, both_targets, count, injecting, targets4};
+use crate::sample::injector::InjectorStats;
 use netdext::port::RingSizes;
 use netdext::port::sim::{Faults, SimConfig};
 
@@ -40,7 +41,7 @@ fn without_faults_nothing_is_lost() {
     with_seeds(|mut net| {
         net.run(2 * SECOND, STEP);
         let ended = end(net);
-        let injector = ended.ours.driver.injector.unwrap();
+        let injector = InjectorStats::of(&ended.ours.driver).unwrap();
         // From half a second on, and up to the last step, which ends on a tick whose batch is still under way.
         assert_eq!(injector.sent, 43 * 16);
         assert_eq!(
@@ -64,7 +65,7 @@ fn exactly_the_requests_whose_request_or_reply_was_dropped_are_lost() {
         net.run(2 * SECOND, STEP);
         let dropped = net.moved.lost as u64;
         let ended = end(net);
-        let injector = ended.ours.driver.injector.unwrap();
+        let injector = InjectorStats::of(&ended.ours.driver).unwrap();
         assert!(dropped > 50, "{dropped} dropped");
         assert_eq!(injector.lost - count_at_disable(&ended.ours.driver.events), dropped);
         assert_eq!((injector.late, injector.duplicates), (0, 0));
@@ -78,7 +79,7 @@ fn exactly_the_replies_that_came_twice_are_duplicates() {
         net.run(2 * SECOND, STEP);
         let ended = end(net);
         let ours = &ended.ours.driver;
-        let injector = ours.injector.as_ref().unwrap();
+        let injector = InjectorStats::of(&ours).unwrap();
         let theirs = ended.theirs.unwrap();
         let answered = count(&theirs.driver, "echo4_answered") + count(&theirs.driver, "echo6_answered");
         // A request that came twice was answered twice.
@@ -96,7 +97,7 @@ fn exactly_the_replies_that_were_delayed_too_long_are_late() {
         net.wire.set_faults(Faults { delayed: 0.1, delay: SECOND / 4, ..Faults::default() });
         net.run(2 * SECOND, STEP);
         let ended = end(net);
-        let injector = ended.ours.driver.injector.unwrap();
+        let injector = InjectorStats::of(&ended.ours.driver).unwrap();
         assert!(injector.late > 50, "{} late", injector.late);
         assert_eq!(injector.lost, injector.late + count_at_disable(&ended.ours.driver.events));
         assert_eq!(injector.duplicates, 0);
@@ -109,7 +110,7 @@ fn overtaking_is_seen_and_loses_nothing() {
         net.wire.set_faults(Faults { reorder: 0.3, ..Faults::default() });
         net.run(2 * SECOND, STEP);
         let ended = end(net);
-        let injector = ended.ours.driver.injector.unwrap();
+        let injector = InjectorStats::of(&ended.ours.driver).unwrap();
         assert!(injector.out_of_order > 20, "{} out of order", injector.out_of_order);
         assert_eq!(injector.lost, count_at_disable(&ended.ours.driver.events));
     });
@@ -138,7 +139,7 @@ fn with_everything_going_wrong_at_once_every_request_and_every_frame_is_accounte
         }
         let ended = end(net);
         let ours = &ended.ours.driver;
-        let injector = ours.injector.as_ref().unwrap();
+        let injector = InjectorStats::of(&ours).unwrap();
         assert!(injector.sent > 500 && injector.replies > 100, "{injector:?}");
         assert!(injector.late <= injector.lost);
         assert_eq!(count(ours, "echo_replies_matched"), injector.replies);
@@ -166,7 +167,7 @@ fn more_requests_than_there_are_sequence_numbers_are_matched_one_by_one() {
     }
     assert!(most > 65_536, "{most} in flight");
     let ended = net.finish();
-    let injector = ended.ours.driver.injector.unwrap();
+    let injector = InjectorStats::of(&ended.ours.driver).unwrap();
     assert!(injector.replies > 100_000, "{injector:?}");
     assert_eq!((injector.duplicates, injector.late, injector.out_of_order), (0, 0, 0));
     assert_eq!(injector.lost, count_at_disable(&ended.ours.driver.events));

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use smoltcp::wire::{ArpOperation, ArpRepr, NdiscNeighborFlags};
 
 use super::{Net, SECOND, both_targets, count, injecting, targets4};
+use crate::sample::injector::InjectorStats;
 use netdext::port::RingSizes;
 use netdext::port::sim::{End, Faults, SimConfig};
 use netdext::proto::testing::{
@@ -80,7 +81,7 @@ fn the_timer_fires_after_a_second_and_then_every_five_with_eight_requests_each()
     }
     assert_eq!(ticks, [10, 60, 110]);
     let ended = net.finish().ours;
-    let injector = ended.driver.injector.as_ref().unwrap();
+    let injector = InjectorStats::of(&ended.driver).unwrap();
     assert_eq!((injector.sent, injector.replies, injector.not_sent), (24, 24, 0));
     assert_eq!(count(&ended.driver, "echo_replies_matched"), 24);
     assert_eq!(count(&ended.driver, "neighbor_updated"), 1);
@@ -154,7 +155,7 @@ fn nobody_off_our_networks_or_behind_a_tag_becomes_the_target() {
     assert_eq!(requests(&net.take_arrived()).len(), 0);
     let stats = net.finish().ours.driver;
     assert_eq!(count(&stats, "injector_no_target"), 16, "two ticks of eight");
-    assert_eq!(stats.injector.unwrap().sent, 0);
+    assert_eq!(InjectorStats::of(&stats).unwrap().sent, 0);
 }
 
 #[test]
@@ -318,7 +319,7 @@ fn duplicates_late_and_reordered_replies_are_counted_exactly() {
     net.run(SECOND + STEP, STEP);
     answer(&mut net, &second[..5], false);
     let stats = net.finish().ours.driver;
-    let injector = stats.injector.as_ref().unwrap();
+    let injector = InjectorStats::of(&stats).unwrap();
     assert_eq!((injector.replies, injector.lost, injector.late, injector.duplicates), (8, 8, 5, 3));
     assert_eq!(count(&stats, "echo_replies_late"), 5);
     assert_eq!(count(&stats, "echo_replies_duplicate"), 3);
@@ -369,7 +370,7 @@ fn the_round_trip_time_is_that_of_the_wire() {
         let injector = net.injector();
         assert_eq!(injector.replies, 8);
         for quantile in [0.0, 0.5, 1.0] {
-            let rtt = injector.rtt_ns.value_at_quantile(quantile);
+            let rtt = injector.rtt_ns.at(quantile);
             // Three digits of the histogram.
             assert!((99_900..=100_100).contains(&rtt), "{rtt} ns at {quantile}, timestamps {timestamps}");
         }
@@ -416,7 +417,7 @@ proptest! {
         let timers = net.driver.snapshot().timers;
         let ticks = timers.iter().find(|(name, _)| *name == "inject").unwrap().1.fired;
         let stats = net.finish().ours.driver;
-        let injector = stats.injector.as_ref().unwrap();
+        let injector = InjectorStats::of(&stats).unwrap();
         let accounted = injector.sent + injector.not_sent + count(&stats, "injector_unresolved");
         prop_assert_eq!(accounted, ticks * batch as u64);
         prop_assert!(resolved || injector.sent == 0);

@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{InjectorConfig, SampleConfig, SampleFactory};
+use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
-use netdext::driver::{DeviceInfo, DriverStats, InjectorStats, PowerState};
+use netdext::driver::{DeviceInfo, DriverStats, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Moved, SimConfig, Wire};
@@ -153,7 +154,7 @@ impl Net {
     }
 
     pub(super) fn injector(&mut self) -> InjectorStats {
-        self.stats().injector.expect("an injector")
+        InjectorStats::of(&self.stats()).expect("an injector")
     }
 
     /// Ends everything, and checks that no frame is missing and everything was counted once.
@@ -192,7 +193,7 @@ pub(super) fn check_report(report: &WorkerReport) {
     let WorkerSnapshot { rx_packets, rx_disabled, driver, .. } = &report.snapshot;
     let counted: u64 = driver.counters.iter().chain(&driver.drops).map(|(_, count)| count).sum();
     assert_eq!(counted + rx_disabled, *rx_packets, "{driver:?}");
-    if let Some(injector) = &driver.injector {
+    if let Some(injector) = InjectorStats::of(driver) {
         assert_eq!(injector.in_flight, 0);
         assert_eq!(injector.sent, injector.replies + injector.lost);
         assert_eq!(injector.rtt_ns.len(), injector.replies);

@@ -4,6 +4,7 @@ use smoltcp::wire::ArpOperation;
 
 use super::{SECOND, check_report, count, device, injecting, running, targets4};
 use crate::sample::SampleFactory;
+use crate::sample::injector::InjectorStats;
 use netdext::dispatch::Worker;
 use netdext::driver::DeviceInfo;
 use netdext::packet::PacketBatch;
@@ -78,7 +79,7 @@ fn a_reply_on_another_queue_matches_and_every_count_is_reported_once() {
         merged.merge(&report.snapshot.driver);
         drop(other);
     }
-    let injector = merged.injector.as_ref().unwrap();
+    let injector = InjectorStats::of(&merged).unwrap();
     assert_eq!((injector.sent, injector.replies, injector.lost), (16, 16, 0));
     assert_eq!(injector.rtt_ns.len(), 16);
     assert_eq!(count(&merged, "echo_replies_matched"), 16);
@@ -98,7 +99,7 @@ fn instances_are_built_on_their_own_threads_and_exactly_one_of_them_reports_the_
                 worker.set_interface_enable(wire.now(), false).unwrap();
                 let report = worker.finish(wire.now(), None);
                 check_report(&report);
-                report.snapshot.driver.injector.is_some()
+                InjectorStats::of(&report.snapshot.driver).is_some()
             })
         })
         .collect();
