@@ -79,7 +79,7 @@ fn exactly_the_replies_that_came_twice_are_duplicates() {
         net.run(2 * SECOND, STEP);
         let ended = end(net);
         let ours = &ended.ours.driver;
-        let injector = InjectorStats::of(&ours).unwrap();
+        let injector = InjectorStats::of(ours).unwrap();
         let theirs = ended.theirs.unwrap();
         let answered = count(&theirs.driver, "echo4_answered") + count(&theirs.driver, "echo6_answered");
         // A request that came twice was answered twice.
@@ -139,7 +139,7 @@ fn with_everything_going_wrong_at_once_every_request_and_every_frame_is_accounte
         }
         let ended = end(net);
         let ours = &ended.ours.driver;
-        let injector = InjectorStats::of(&ours).unwrap();
+        let injector = InjectorStats::of(ours).unwrap();
         assert!(injector.sent > 500 && injector.replies > 100, "{injector:?}");
         assert!(injector.late <= injector.lost);
         assert_eq!(count(ours, "echo_replies_matched"), injector.replies);
