@@ -178,7 +178,7 @@ impl Worker {
         worker.driver.init(&worker.device)?;
         worker.state = worker.state.after(Transition::Init)?;
         // Filled before the XSKMAP has the socket, so that the first frame finds room.
-        worker.port.rx_submission.refill(&worker.port.pool);
+        worker.port.rx_submission.refill();
         let started = worker.with_cx(now, |driver, cx| driver.start(cx));
         if let Err(error) = started {
             worker.with_cx(now, |driver, cx| driver.stop(cx));
@@ -214,8 +214,8 @@ impl Worker {
     /// The first half of a step: everything but the timers.
     pub(super) fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
         let mut progress = Progress {
-            reaped: self.port.tx_completion.reap(&self.port.pool, budget),
-            refilled: self.port.rx_submission.refill(&self.port.pool),
+            reaped: self.port.tx_completion.reap(budget),
+            refilled: self.port.rx_submission.refill(),
             ..Progress::default()
         };
         if progress.reaped > 0
@@ -249,7 +249,7 @@ impl Worker {
     fn receive(&mut self, now: Timestamp, budget: usize) -> usize {
         let mut received = 0;
         while received < budget {
-            let got = self.port.rx_completion.dequeue(&self.port.pool, &mut self.batch);
+            let got = self.port.rx_completion.dequeue(&mut self.batch);
             if got == 0 {
                 break;
             }
@@ -443,7 +443,7 @@ impl Worker {
         drop(driver);
         let census = port.close();
         snapshot.census = census.after;
-        snapshot.tx_unconfirmed = census.before.tx_lent.into();
+        snapshot.tx_unconfirmed = census.lent.tx.into();
         WorkerReport { snapshot, census, error }
     }
 
@@ -495,8 +495,8 @@ impl Worker {
             // Only fails on a closed descriptor, and the port keeps it open.
             socket: self.port.statistics().unwrap_or_default(),
             census: self.port.pool.census(),
-            violations: self.port.pool.violations(),
-            tx_quarantined: self.port.pool.quarantined_tx(),
+            violations: self.port.violations(),
+            tx_quarantined: self.port.tx_quarantined(),
             tx_unconfirmed: 0,
             latency: self.latency.as_ref().map(|latency| latency.histograms().clone()),
             driver: self.driver.stats(),

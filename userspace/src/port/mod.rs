@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::packet::{Census, Desc, PacketPool};
+use crate::packet::{Census, Desc, Lender, Lent, PacketPool};
 use crate::queue::{RxCompletionQueue, RxSubmissionQueue, TxCompletionQueue, TxSubmissionQueue};
 
 /// The producing side of a ring: frames go to the kernel. One virtual call per batch, not per packet.
@@ -113,6 +113,9 @@ impl Default for RingSizes {
 }
 
 /// One queue of one interface: the pool and the four queues that move its frames.
+///
+/// Each queue knows its pool and its port by itself, so one that is exchanged with another port's still moves only
+/// what was lent to the port that it was made for.
 pub struct Port {
     /// Frames to the kernel, to be received into (the fill ring).
     pub rx_submission: RxSubmissionQueue,
@@ -123,19 +126,23 @@ pub struct Port {
     /// Sent frames (the completion ring).
     pub tx_completion: TxCompletionQueue,
     handle: Box<dyn PortHandle>,
-    /// The frames of all four.
+    lender: Lender,
+    /// The frames of all four, and of the ports that share them.
     pub pool: PacketPool,
 }
 
 impl Port {
-    pub(crate) fn new(pool: PacketPool, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
+    /// A port over the pool of `lender`, which must be made for it: `rings` and `handle` are those of a socket that
+    /// has that pool's memory for its UMEM.
+    pub(crate) fn new(lender: Lender, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
         Self {
-            rx_submission: RxSubmissionQueue::new(rings.fill, sizes),
-            rx_completion: RxCompletionQueue::new(rings.rx),
-            tx_submission: TxSubmissionQueue::new(rings.tx, pool.clone()),
-            tx_completion: TxCompletionQueue::new(rings.completion),
+            rx_submission: RxSubmissionQueue::new(rings.fill, lender.clone(), sizes),
+            rx_completion: RxCompletionQueue::new(rings.rx, lender.clone()),
+            tx_submission: TxSubmissionQueue::new(rings.tx, lender.clone()),
+            tx_completion: TxCompletionQueue::new(rings.completion, lender.clone()),
             handle,
-            pool,
+            pool: lender.pool(),
+            lender,
         }
     }
 
@@ -159,14 +166,32 @@ impl Port {
         self.tx_submission.submitted().saturating_sub(self.tx_completion.completed())
     }
 
+    /// Frames of the pool that this port's rings have. Takes time proportional to the capacity of the pool.
+    pub fn lent(&self) -> Lent {
+        self.lender.lent()
+    }
+
+    /// How often a ring of this port returned a frame that had not been lent to it, or outside the pool's memory.
+    pub fn violations(&self) -> u64 {
+        self.lender.counts().violations
+    }
+
+    /// Frames that were quarantined while this port's tx ring had them: submitted, and never completed.
+    pub fn tx_quarantined(&self) -> u64 {
+        self.lender.counts().tx_quarantined
+    }
+
     /// Closes the port: the kernel gives back what it holds, and the frames are counted before and
-    /// after. Packets that a driver still holds stay counted as `user`.
+    /// after. Packets that a driver still holds stay counted as `user`, and what is lent to other ports of
+    /// the pool stays lent.
     pub fn close(self) -> ClosingCensus {
-        let Self { rx_submission, rx_completion, tx_submission, tx_completion, handle, pool } = self;
+        let Self { rx_submission, rx_completion, tx_submission, tx_completion, handle, lender, pool: _ } =
+            self;
+        let (pool, lent) = (lender.pool(), lender.lent());
         let before = pool.census();
         drop((rx_submission, rx_completion, tx_submission, tx_completion, handle));
-        pool.reclaim_lent();
-        ClosingCensus { before, after: pool.census(), violations: pool.violations() }
+        lender.reclaim_lent();
+        ClosingCensus { before, lent, after: pool.census(), violations: lender.counts().violations }
     }
 }
 
@@ -175,9 +200,11 @@ impl Port {
 pub struct ClosingCensus {
     /// With the socket still open.
     pub before: Census,
-    /// After the socket was closed: nothing is lent any more.
+    /// Of those, what was lent to this port.
+    pub lent: Lent,
+    /// After the socket was closed: nothing is lent to this port any more.
     pub after: Census,
-    /// Descriptors that the kernel returned wrongly.
+    /// Descriptors that this port's rings returned wrongly.
     pub violations: u64,
 }
 
