@@ -234,6 +234,29 @@ fn a_port_that_closes_leaves_the_other_of_its_pool_what_that_was_lent() {
 }
 
 #[test]
+fn what_a_port_had_lent_when_it_was_closed_is_in_nobodys_hands_again() {
+    let (mut a, _b, mut wire) = pair(&config());
+    let pool = a.pool.clone();
+    a.rx_submission.refill();
+    submit(&mut a, 3);
+    a.tx_submission.flush().expect("no error");
+    let lent = a.lent();
+    let closed = a.close();
+    assert!(closed.is_whole() && closed.after.free == RINGS.frames(), "{closed:?}");
+
+    // As of a socket that somebody else still has a descriptor of.
+    let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!(held.len() as u32, RINGS.frames() - lent.rx - lent.tx);
+    for packet in &mut held {
+        packet.set_data(0, packet.frame_size()).expect("all of it");
+        packet.data_mut().fill(5);
+    }
+    wire.inject(End::A, &[7; 60]);
+    wire.settle();
+    assert!(held.iter().all(|packet| packet.data().iter().all(|&byte| byte == 5)));
+}
+
+#[test]
 fn queues_exchanged_between_two_ports_move_only_what_is_their_own() {
     let (mut a, mut b, mut wire) = pair(&config());
     std::mem::swap(&mut a.rx_submission, &mut b.rx_submission);

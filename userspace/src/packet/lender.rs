@@ -81,9 +81,9 @@ impl Lender {
         lent.is_some()
     }
 
-    /// The port is closed: what was lent to it is free again.
-    pub(crate) fn reclaim_lent(&self) {
-        self.pool.reclaim_lent(self.port);
+    /// The port is closed: what was lent to it counts as free, and is never handed out again.
+    pub(crate) fn retire_lent(&self) {
+        self.pool.retire_lent(self.port);
     }
 
     /// What the rings of this port have. Takes time proportional to the capacity of the pool.

@@ -46,8 +46,10 @@ impl Owner {
     pub(super) const FREE: Self = Self(0);
     pub(super) const USER: Self = Self(1);
     pub(super) const QUARANTINED: Self = Self(2);
+    /// Was lent to a port when that was closed.
+    pub(super) const RETIRED: Self = Self(3);
     // From here on two for each port: its fill ring, its tx ring.
-    const FIRST_LENT: u8 = 3;
+    const FIRST_LENT: u8 = 4;
 
     pub(super) const fn lent(to: LentTo) -> Self {
         match to {

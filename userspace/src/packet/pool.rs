@@ -138,7 +138,7 @@ impl PacketPool {
         taken
     }
 
-    /// How many frames are free.
+    /// How many frames can be taken.
     pub fn available(&self) -> usize {
         self.inner.free.borrow().len()
     }
@@ -170,6 +170,7 @@ impl PacketPool {
                 Owner::FREE => {}
                 Owner::USER => census.user += 1,
                 Owner::QUARANTINED => census.quarantined += 1,
+                Owner::RETIRED => census.free += 1,
                 lent => match lent.lent_to() {
                     Some(LentTo::Rx(_)) => census.rx_lent += 1,
                     Some(LentTo::Tx(_)) => census.tx_lent += 1,
@@ -268,11 +269,14 @@ impl PoolInner {
         Lent { rx: count(LentTo::Rx(port)), tx: count(LentTo::Tx(port)) }
     }
 
-    /// The kernel holds nothing of this port any more: what was lent to it is free again.
-    pub(super) fn reclaim_lent(&self, port: PortNumber) {
-        for (frame, owner) in self.owners.iter().enumerate() {
+    /// This port is closed: what was lent to it counts as free from now on, and is never handed out again.
+    ///
+    /// Closing its rings does not end its socket, which the kernel may go on writing for: a duplicate of the descriptor
+    /// keeps it open, and so does the UMEM, whose own descriptor is that of its first socket.
+    pub(super) fn retire_lent(&self, port: PortNumber) {
+        for owner in &self.owners {
             if matches!(owner.get().lent_to(), Some(LentTo::Rx(of) | LentTo::Tx(of)) if of == port) {
-                self.release(frame as u32);
+                owner.set(Owner::RETIRED);
             }
         }
     }

@@ -75,7 +75,7 @@ fn a_frame_that_comes_back_over_the_other_ring_is_quarantined() {
     assert!(lent_to_tx.1.take_back_rx(desc(0)).is_none());
     for (pool, port) in [lent_to_rx, lent_to_tx] {
         assert_quarantined(&pool, Census { free: 3, ..Census::default() });
-        port.reclaim_lent();
+        port.retire_lent();
         assert_quarantined(&pool, Census { free: 3, ..Census::default() });
     }
 }
@@ -125,13 +125,21 @@ fn received_data_that_ends_with_its_frame_is_taken() {
 }
 
 #[test]
-fn closing_frees_what_the_kernel_holds_and_nothing_else() {
+fn what_a_closed_port_was_lent_counts_as_free_and_is_never_handed_out_again() {
     let (pool, port) = pool();
-    port.lend_free_to_rx().expect("a free frame");
-    port.lend_to_tx(pool.alloc().expect("a free frame")).expect("it is the user's");
+    let received = port.lend_free_to_rx().expect("a free frame");
+    let sent = port.lend_to_tx(pool.alloc().expect("a free frame")).expect("it is the user's");
     let _held = pool.alloc().expect("a free frame");
-    port.reclaim_lent();
+    port.retire_lent();
     assert_eq!(pool.census(), Census { free: 3, user: 1, capacity: 4, ..Census::default() });
+    assert_eq!(pool.available(), 1);
+    let other = pool.lender().expect("it is the second port");
+    assert_eq!(frames_left(&pool), [3]);
+    assert!(other.lend_free_to_rx().is_some() && other.lend_free_to_rx().is_none());
+
+    // A ring that is still there, because it was moved into another port.
+    assert!(port.take_back_rx(received).is_none() && !port.take_back_tx(sent));
+    assert_eq!((pool.violations(), pool.census().quarantined, pool.census().is_whole()), (2, 2, true));
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn what_was_lent_to_one_port_does_not_come_back_over_another() {
 }
 
 #[test]
-fn a_port_that_closes_gets_back_what_it_was_lent_and_nothing_of_another() {
+fn a_port_that_closes_leaves_what_another_was_lent() {
     let (pool, port) = pool();
     let other = pool.lender().expect("it is the second port");
     for port in [&port, &other] {
@@ -158,7 +166,7 @@ fn a_port_that_closes_gets_back_what_it_was_lent_and_nothing_of_another() {
         port.lend_to_tx(pool.alloc().expect("a free frame")).expect("it is the user's");
         assert_eq!(port.lent(), Lent { rx: 1, tx: 1 });
     }
-    port.reclaim_lent();
+    port.retire_lent();
     assert_eq!((port.lent(), other.lent()), (Lent::default(), Lent { rx: 1, tx: 1 }));
     let census = Census { free: 2, rx_lent: 1, tx_lent: 1, capacity: 4, ..Census::default() };
     assert_eq!(pool.census(), census);

@@ -181,16 +181,16 @@ impl Port {
         self.lender.counts().tx_quarantined
     }
 
-    /// Closes the port: the kernel gives back what it holds, and the frames are counted before and
-    /// after. Packets that a driver still holds stay counted as `user`, and what is lent to other ports of
-    /// the pool stays lent.
+    /// Closes the port, and counts the frames before and after. What was lent to it counts as free then, but the
+    /// pool never hands it out again, because other descriptors may keep the socket open. Packets that a driver
+    /// still holds stay counted as `user`, and what is lent to other ports of the pool stays lent.
     pub fn close(self) -> ClosingCensus {
         let Self { rx_submission, rx_completion, tx_submission, tx_completion, handle, lender, pool: _ } =
             self;
         let (pool, lent) = (lender.pool(), lender.lent());
         let before = pool.census();
         drop((rx_submission, rx_completion, tx_submission, tx_completion, handle));
-        lender.reclaim_lent();
+        lender.retire_lent();
         ClosingCensus { before, lent, after: pool.census(), violations: lender.counts().violations }
     }
 }
@@ -198,11 +198,11 @@ impl Port {
 /// Where the frames of a port were when it closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosingCensus {
-    /// With the socket still open.
+    /// With the rings still there.
     pub before: Census,
     /// Of those, what was lent to this port.
     pub lent: Lent,
-    /// After the socket was closed: nothing is lent to this port any more.
+    /// After they were given up: nothing is lent to this port any more.
     pub after: Census,
     /// Descriptors that this port's rings returned wrongly.
     pub violations: u64,
