@@ -357,6 +357,26 @@ fn stalled_completions_keep_their_frames_lent_until_they_come() {
 }
 
 #[test]
+fn a_frame_that_is_quarantined_while_it_is_sent_is_no_longer_waited_for() {
+    let (mut a, _b, mut wire) = pair(&config());
+    submit(&mut a, 16);
+    a.tx_submission.flush().expect("no error");
+    wire.set_faults(Faults { stall_completions: true, bad_address: 1.0, ..Faults::default() });
+    for _ in 0..10 {
+        a.rx_submission.refill();
+        wire.inject(End::A, &[1; 60]);
+        wire.settle();
+        received(&mut a);
+    }
+    let quarantined = a.tx_quarantined();
+    assert!(quarantined > 0 && a.tx_in_flight() == 16 - quarantined, "{:?}", a.pool);
+
+    wire.set_faults(Faults::default());
+    wire.settle();
+    assert_eq!((a.tx_completion.reap(64), a.tx_in_flight()), (16, 0));
+}
+
+#[test]
 fn frames_that_find_the_rx_ring_full_are_counted() {
     let (_a, mut b, mut wire) = pair(&config());
     b.rx_submission.refill();

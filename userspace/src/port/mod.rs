@@ -161,9 +161,10 @@ impl Port {
         self.handle.statistics()
     }
 
-    /// Frames handed to the tx ring that have not come back over the completion ring.
+    /// Frames handed to the tx ring that can still come back over the completion ring.
     pub fn tx_in_flight(&self) -> u64 {
-        self.tx_submission.submitted().saturating_sub(self.tx_completion.completed())
+        let gone = self.tx_completion.completed() + self.tx_quarantined();
+        self.tx_submission.submitted().saturating_sub(gone)
     }
 
     /// Frames of the pool that this port's rings have. Takes time proportional to the capacity of the pool.
