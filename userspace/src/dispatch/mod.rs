@@ -15,4 +15,4 @@ pub use thread::{Command, Recipe, SpawnError, WorkerEvent, WorkerHandle};
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
 pub use wait::{UnknownWaitStrategy, WaitStrategy};
-pub use worker::{Progress, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};
+pub use worker::{Progress, WaitsFor, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot};

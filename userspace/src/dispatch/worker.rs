@@ -56,6 +56,16 @@ impl Progress {
     }
 }
 
+/// What can end the sleep of a worker besides its timers and what it is told. What it would do nothing about is not among
+/// it: that stays so, and the sleep would end at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitsFor {
+    /// Frames that have arrived.
+    pub frames: bool,
+    /// Room in the tx ring.
+    pub room: bool,
+}
+
 /// The counts of one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSnapshot {
@@ -467,9 +477,9 @@ impl Worker {
         self.port.tx_submission.level()
     }
 
-    /// Whether the driver waits for room in the tx ring.
-    pub(super) fn tx_blocked(&self) -> bool {
-        self.tx_blocked
+    /// What the worker is to be woken for by its socket.
+    pub fn waits_for(&self) -> WaitsFor {
+        WaitsFor { frames: true, room: self.tx_blocked && self.state.is_running() }
     }
 
     /// The counts now.
