@@ -59,11 +59,11 @@ impl Driver {
         self.wire.inject(End::A, frame);
         let mut batch = PacketBatch::with_capacity(8);
         for _ in 0..4 {
-            self.far.rx_submission.refill(&self.far.pool);
+            self.far.rx_submission.refill();
             self.wire.step(8);
             self.worker.step(self.wire.now(), 8).unwrap();
             self.wire.step(8);
-            self.far.rx_completion.dequeue(&self.far.pool, &mut batch);
+            self.far.rx_completion.dequeue(&mut batch);
         }
         let answer = batch.pop().map(|packet| packet.data().to_vec());
         assert!(batch.pop().is_none(), "one answer at the most");

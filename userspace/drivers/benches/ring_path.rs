@@ -81,7 +81,7 @@ fn queues_send_and_reap(bencher: Bencher<'_, '_>) {
         }
         port.tx_submission.flush().expect("the simulated kernel takes it");
         wire.settle();
-        port.tx_completion.reap(&port.pool, BATCH)
+        port.tx_completion.reap(BATCH)
     });
 }
 
@@ -90,16 +90,16 @@ fn simulated_kernel_alone(bencher: Bencher<'_, '_>) {
     let (mut port, mut peer, mut wire) = wire();
     let frame = request(56);
     let mut batch = PacketBatch::with_capacity(BATCH);
-    port.rx_submission.refill(&port.pool);
-    peer.rx_submission.refill(&peer.pool);
+    port.rx_submission.refill();
+    peer.rx_submission.refill();
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         for _ in 0..BATCH {
             wire.inject(End::A, &frame);
         }
         wire.settle();
-        port.rx_completion.dequeue(&port.pool, &mut batch);
+        port.rx_completion.dequeue(&mut batch);
         batch.clear();
-        port.rx_submission.refill(&port.pool)
+        port.rx_submission.refill()
     });
 }
 
@@ -120,7 +120,7 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
     let mut worker = Worker::start(factory.build(), port, device, BATCH, now).expect("it starts");
     worker.set_power(now, PowerState::On).expect("it powers on");
     worker.set_interface_enable(now, true).expect("it is enabled");
-    peer.rx_submission.refill(&peer.pool);
+    peer.rx_submission.refill();
     let frame = request(56);
     let mut arrived = PacketBatch::with_capacity(BATCH);
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
@@ -131,9 +131,9 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
         let progress = worker.step(now, BATCH).expect("no queue fails");
         assert_eq!(progress.received, BATCH);
         wire.settle();
-        peer.rx_completion.dequeue(&peer.pool, &mut arrived);
+        peer.rx_completion.dequeue(&mut arrived);
         arrived.clear();
-        peer.rx_submission.refill(&peer.pool)
+        peer.rx_submission.refill()
     });
 }
 

@@ -65,11 +65,11 @@ impl Bench {
     /// One step of everything.
     pub(super) fn turn(&mut self) {
         let mut batch = PacketBatch::with_capacity(64);
-        self.peer.rx_submission.refill(&self.peer.pool);
+        self.peer.rx_submission.refill();
         self.wire.settle();
         self.worker.step(self.wire.now(), 64).expect("no queue fails");
         self.wire.settle();
-        self.peer.rx_completion.dequeue(&self.peer.pool, &mut batch);
+        self.peer.rx_completion.dequeue(&mut batch);
         while let Some(packet) = batch.pop() {
             self.arrived.push(packet.data().to_vec());
         }

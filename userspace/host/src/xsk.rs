@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
 use std::num::NonZeroU32;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -172,16 +172,21 @@ pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
             source: io::Error::other("no fill ring for a UMEM of its own"),
         });
     };
-    let fd = SocketFd(tx.fd().as_raw_fd());
-    let info = XskInfo { huge_pages, busy_retries, ..configure(fd, config) };
+    let fd = SocketFd::of(&tx).map_err(|source| OpenError::Bind {
+        iface: config.iface.clone(),
+        queue: config.queue,
+        source,
+    })?;
+    let info = XskInfo { huge_pages, busy_retries, ..configure(&fd, config) };
 
     let memory = UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
-    let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(|_| OpenError::BadSize {
+    let bad_size = |_| OpenError::BadSize {
         iface: config.iface.clone(),
         queue: config.queue,
         what: "number of frames",
         value: pool_config.frames,
-    })?;
+    };
+    let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(bad_size)?;
     let table = Rc::new(DescTable {
         umem,
         frame_shift: config.frame_size.bytes().trailing_zeros(),
@@ -195,13 +200,14 @@ pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
             table: Rc::clone(&table),
             scratch: scratch(),
             size: config.rings.fill(),
-            fd,
+            fd: fd.clone(),
         }),
         rx: Box::new(RxRing { ring: rx, table: Rc::clone(&table), scratch: scratch() }),
-        tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd }),
+        tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd: fd.clone() }),
         completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
     };
-    Ok((Port::new(pool, rings, config.rings, Box::new(XskHandle(fd))), info))
+    let port = Port::new(&pool, rings, config.rings, Box::new(XskHandle(fd))).map_err(bad_size)?;
+    Ok((port, info))
 }
 
 /// Makes the UMEM, in huge pages where there are free ones: one entry of the TLB then covers a thousand frames
@@ -276,7 +282,7 @@ fn bind(config: &XskConfig, umem: &Umem) -> Result<(BoundSocket, u32), OpenError
 }
 
 /// Sets what makes copy mode faster, where the kernel has it, and asks what mode the socket is in.
-fn configure(fd: SocketFd, config: &XskConfig) -> XskInfo {
+fn configure(fd: &SocketFd, config: &XskConfig) -> XskInfo {
     let borrowed = fd.borrow();
     // Beyond net.core.wmem_max with CAP_NET_ADMIN; less is slower, not wrong.
     if sockopt::set_socket_send_buffer_size_force(borrowed, SEND_BUFFER).is_err() {
@@ -381,15 +387,19 @@ impl DescTable {
     }
 }
 
-/// The socket's descriptor, which the queues of xsk-rs keep open.
-#[derive(Clone, Copy)]
-struct SocketFd(RawFd);
+/// A descriptor of the socket besides that of xsk-rs, so that who has it need not rely on a queue to keep it open.
+#[derive(Clone)]
+struct SocketFd(Rc<OwnedFd>);
 
 impl SocketFd {
+    fn of(tx: &TxQueue) -> io::Result<Self> {
+        // SAFETY: `tx` keeps the descriptor open, and the borrow ends before it.
+        let socket = unsafe { BorrowedFd::borrow_raw(tx.fd().as_raw_fd()) };
+        Ok(Self(Rc::new(socket.try_clone_to_owned()?)))
+    }
+
     fn borrow(&self) -> BorrowedFd<'_> {
-        // SAFETY: every value of this type lives in a `Port` (or in the function that makes one) beside
-        // the queues that keep the socket open, and the borrow does not outlive it.
-        unsafe { BorrowedFd::borrow_raw(self.0) }
+        self.0.as_fd()
     }
 }
 

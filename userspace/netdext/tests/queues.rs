@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netdext::packet::{FrameSize, Packet, PacketBatch};
+use netdext::packet::{FrameSize, Packet, PacketBatch, PacketPool, PoolConfig};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
 use netdext::queue::{QueueError, RejectReason};
@@ -36,13 +36,13 @@ fn submit(port: &mut Port, count: u8) {
 /// The first byte of each packet received.
 fn received(port: &mut Port) -> Vec<u8> {
     let mut batch = PacketBatch::with_capacity(64);
-    port.rx_completion.dequeue(&port.pool, &mut batch);
+    port.rx_completion.dequeue(&mut batch);
     std::iter::from_fn(|| batch.pop()).map(|packet| packet.data()[0]).collect()
 }
 
 fn receive_one(port: &mut Port) -> Packet {
     let mut batch = PacketBatch::with_capacity(1);
-    assert_eq!(port.rx_completion.dequeue(&port.pool, &mut batch), 1);
+    assert_eq!(port.rx_completion.dequeue(&mut batch), 1);
     batch.pop().expect("one packet")
 }
 
@@ -150,7 +150,7 @@ fn a_batch_stays_with_the_caller_from_the_first_packet_that_does_not_fit() {
     a.tx_submission.flush().expect("no error");
     let mut arrived = Vec::new();
     while arrived.len() < 16 {
-        b.rx_submission.refill(&b.pool);
+        b.rx_submission.refill();
         assert!(wire.step(4).any(), "only {arrived:?} arrived");
         arrived.extend(received(&mut b));
     }
@@ -177,6 +177,105 @@ fn a_packet_of_another_pool_is_rejected() {
     assert_eq!(b.pool.census().user, 1);
 }
 
+/// Two ports over one pool, with a wire between them.
+fn pair_over_one_pool(frames: u32) -> (Port, Port, Wire) {
+    let pool = PacketPool::on_heap(&PoolConfig { frames, frame_size: FrameSize::TwoK }).expect("frames");
+    Wire::pair_over([&pool, &pool], &config(), 1).expect("it has two ports")
+}
+
+#[test]
+fn a_packet_of_another_pool_stays_with_who_submits_it_for_receiving() {
+    let (mut a, b, _wire) = pair(&config());
+    let mut batch = PacketBatch::with_capacity(4);
+    for port in [&b, &a, &b, &a] {
+        batch.push(packet(port, 1)).expect("there is room");
+    }
+    assert_eq!(a.rx_submission.submit(&mut batch), 2);
+    assert_eq!((a.lent().rx, a.rx_submission.level()), (2, 2));
+    assert!(batch.len() == 2 && batch.iter().all(|packet| b.pool.owns(packet)));
+    assert_eq!(a.rx_submission.submit(&mut batch), 0, "nor the second time");
+    assert_eq!((b.lent().rx, b.pool.census().user), (0, 2));
+}
+
+#[test]
+fn a_packet_goes_out_by_any_port_that_shares_its_pool() {
+    let (mut a, mut b, mut wire) = pair_over_one_pool(64);
+    a.rx_submission.refill();
+    b.rx_submission.refill();
+    wire.inject(End::A, &[7; 60]);
+    wire.settle();
+    let packet = receive_one(&mut a);
+    b.tx_submission.submit(packet).expect("it is of the same pool");
+    b.tx_submission.flush().expect("no error");
+    assert_eq!((a.lent().tx, b.lent().tx, b.tx_in_flight()), (0, 1, 1));
+    wire.settle();
+    assert_eq!(a.tx_completion.reap(64), 0, "it was b that sent it");
+    assert_eq!(b.tx_completion.reap(64), 1);
+    assert_eq!(received(&mut a), [7]);
+    assert_eq!((a.pool.violations(), a.pool.census().is_whole()), (0, true));
+}
+
+#[test]
+fn a_port_that_closes_leaves_the_other_of_its_pool_what_that_was_lent() {
+    let (mut a, mut b, mut wire) = pair_over_one_pool(64);
+    a.rx_submission.refill();
+    b.rx_submission.refill();
+    submit(&mut a, 3);
+    submit(&mut b, 2);
+    let closed = a.close();
+    assert_eq!((closed.lent.rx, closed.lent.tx, closed.before.tx_lent), (8, 3, 5));
+    assert_eq!((closed.after.rx_lent, closed.after.tx_lent), (8, 2), "what the other has");
+    b.tx_submission.flush().expect("no error");
+    wire.inject(End::B, &[9; 60]);
+    wire.settle();
+    assert_eq!((b.tx_completion.reap(64), received(&mut b)), (2, vec![9]));
+    assert_eq!(b.violations(), 0);
+    assert!(b.close().is_whole());
+}
+
+#[test]
+fn what_a_port_had_lent_when_it_was_closed_is_in_nobodys_hands_again() {
+    let (mut a, _b, mut wire) = pair(&config());
+    let pool = a.pool.clone();
+    a.rx_submission.refill();
+    submit(&mut a, 3);
+    a.tx_submission.flush().expect("no error");
+    let lent = a.lent();
+    let closed = a.close();
+    assert!(closed.is_whole() && closed.after.free == RINGS.frames(), "{closed:?}");
+
+    // As of a socket that somebody else still has a descriptor of.
+    let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+    assert_eq!(held.len() as u32, RINGS.frames() - lent.rx - lent.tx);
+    for packet in &mut held {
+        packet.set_data(0, packet.frame_size()).expect("all of it");
+        packet.data_mut().fill(5);
+    }
+    wire.inject(End::A, &[7; 60]);
+    wire.settle();
+    assert!(held.iter().all(|packet| packet.data().iter().all(|&byte| byte == 5)));
+}
+
+#[test]
+fn queues_exchanged_between_two_ports_move_only_what_is_their_own() {
+    let (mut a, mut b, mut wire) = pair(&config());
+    std::mem::swap(&mut a.rx_submission, &mut b.rx_submission);
+    std::mem::swap(&mut a.tx_submission, &mut b.tx_submission);
+    std::mem::swap(&mut a.pool, &mut b.pool);
+    a.rx_submission.refill();
+    b.rx_submission.refill();
+    let rejected = a.tx_submission.submit(packet(&b, 1)).expect_err("that queue is of the other pool");
+    assert_eq!(rejected.reason, RejectReason::ForeignPool);
+    drop(rejected);
+    submit(&mut a, 3);
+    a.tx_submission.flush().expect("no error");
+    wire.settle();
+    assert_eq!(b.tx_completion.reap(64), 3, "by the port that the queue was made for");
+    assert_eq!(received(&mut a), [0, 1, 2]);
+    let closed = [a.close(), b.close()];
+    assert!(closed.iter().all(|closed| closed.is_whole() && closed.violations == 0), "{closed:?}");
+}
+
 #[test]
 fn a_frame_shorter_than_an_ethernet_header_is_rejected() {
     let (mut a, _b, _wire) = pair(&config());
@@ -191,7 +290,7 @@ fn a_frame_shorter_than_an_ethernet_header_is_rejected() {
 #[test]
 fn data_that_a_descriptor_cannot_express_is_moved_and_counted_or_rejected_when_too_long() {
     let (mut a, mut b, mut wire) = pair(&config());
-    b.rx_submission.refill(&b.pool);
+    b.rx_submission.refill();
     let mut moved = packet(&a, 9);
     moved.prepend(4).expect("there is headroom").fill(8);
     a.tx_submission.submit(moved).expect("it is moved");
@@ -217,13 +316,13 @@ fn a_fill_ring_below_a_quarter_is_counted() {
             received(b);
         }
     };
-    assert_eq!(b.rx_submission.refill(&b.pool), 8);
+    assert_eq!(b.rx_submission.refill(), 8);
     assert_eq!(b.rx_submission.low_water_hits(), 0, "the first filling does not count");
     lose(&mut b, 6);
-    assert_eq!((b.rx_submission.level(), b.rx_submission.refill(&b.pool)), (2, 6));
+    assert_eq!((b.rx_submission.level(), b.rx_submission.refill()), (2, 6));
     assert_eq!(b.rx_submission.low_water_hits(), 0, "2 of 8 is a quarter");
     lose(&mut b, 7);
-    assert_eq!((b.rx_submission.level(), b.rx_submission.refill(&b.pool)), (1, 7));
+    assert_eq!((b.rx_submission.level(), b.rx_submission.refill()), (1, 7));
     assert_eq!(b.rx_submission.low_water_hits(), 1);
 }
 
@@ -247,20 +346,40 @@ fn stalled_completions_keep_their_frames_lent_until_they_come() {
     submit(&mut a, 3);
     a.tx_submission.flush().expect("no error");
     wire.settle();
-    assert_eq!(a.tx_completion.reap(&a.pool, 64), 0);
+    assert_eq!(a.tx_completion.reap(64), 0);
     assert_eq!((a.tx_in_flight(), a.pool.census().tx_lent), (3, 3));
 
     wire.set_faults(Faults::default());
     wire.settle();
-    assert_eq!(a.tx_completion.reap(&a.pool, 2), 2, "no more than asked for");
-    assert_eq!(a.tx_completion.reap(&a.pool, 64), 1);
+    assert_eq!(a.tx_completion.reap(2), 2, "no more than asked for");
+    assert_eq!(a.tx_completion.reap(64), 1);
     assert_eq!((a.tx_in_flight(), a.pool.census().tx_lent), (0, 0));
+}
+
+#[test]
+fn a_frame_that_is_quarantined_while_it_is_sent_is_no_longer_waited_for() {
+    let (mut a, _b, mut wire) = pair(&config());
+    submit(&mut a, 16);
+    a.tx_submission.flush().expect("no error");
+    wire.set_faults(Faults { stall_completions: true, bad_address: 1.0, ..Faults::default() });
+    for _ in 0..10 {
+        a.rx_submission.refill();
+        wire.inject(End::A, &[1; 60]);
+        wire.settle();
+        received(&mut a);
+    }
+    let quarantined = a.tx_quarantined();
+    assert!(quarantined > 0 && a.tx_in_flight() == 16 - quarantined, "{:?}", a.pool);
+
+    wire.set_faults(Faults::default());
+    wire.settle();
+    assert_eq!((a.tx_completion.reap(64), a.tx_in_flight()), (16, 0));
 }
 
 #[test]
 fn frames_that_find_the_rx_ring_full_are_counted() {
     let (_a, mut b, mut wire) = pair(&config());
-    b.rx_submission.refill(&b.pool);
+    b.rx_submission.refill();
     for number in 0..6 {
         wire.inject(End::B, &[number; 60]);
     }
@@ -277,7 +396,7 @@ fn frames_that_find_the_fill_ring_empty_are_counted() {
     assert_eq!(wire.settle().lost, 1);
     let statistics = b.statistics().expect("the simulated port has them");
     assert_eq!((statistics.rx_fill_ring_empty_descs, statistics.rx_lost()), (1, 1));
-    b.rx_submission.refill(&b.pool);
+    b.rx_submission.refill();
     wire.inject(End::B, &[2; 60]);
     wire.settle();
     assert_eq!(received(&mut b), [2]);
@@ -288,7 +407,7 @@ fn a_timestamp_is_there_when_the_program_wrote_one_and_a_stale_one_is_never_take
     // One frame, so that every packet is received into the same place.
     let (_a, mut b, mut wire) = pair(&SimConfig { frames: 1, ..config() });
     let mut receive = |timestamps: bool| {
-        b.rx_submission.refill(&b.pool);
+        b.rx_submission.refill();
         wire.set_timestamps(timestamps);
         wire.advance(Duration::from_millis(1));
         wire.inject(End::B, &[1; 60]);
@@ -305,7 +424,7 @@ fn a_timestamp_is_there_when_the_program_wrote_one_and_a_stale_one_is_never_take
 #[test]
 fn a_packet_that_is_allocated_has_no_timestamp_from_before() {
     let (_a, mut b, mut wire) = pair(&SimConfig { frames: 1, ..config() });
-    b.rx_submission.refill(&b.pool);
+    b.rx_submission.refill();
     wire.inject(End::B, &[1; 60]);
     wire.settle();
     assert!(receive_one(&mut b).rx_timestamp_ns().is_some());

@@ -361,6 +361,30 @@ fn a_driver_that_was_refused_for_a_full_ring_hears_once_when_there_is_room() {
 }
 
 #[test]
+fn a_disabled_driver_does_not_wait_for_room_and_hears_of_it_when_it_is_enabled() {
+    let rings = RingSizes { rx: 8, tx: 4 };
+    let config = SimConfig { rings, frames: 64, ..SimConfig::default() };
+    let mut bench = Bench::running(Notes { to_send: 5, ..Notes::default() }, &config);
+    bench.wire.set_faults(Faults { wake_error: Some(Errno::AGAIN), ..Faults::default() });
+    bench.step_after(Duration::ZERO);
+    assert!(bench.worker.waits_for().room, "the ring has 4 slots, and the kernel takes nothing");
+
+    bench.enable(false).expect("it is disabled");
+    bench.wire.set_faults(Faults::default());
+    bench.step_after(Duration::ZERO);
+    bench.wire.settle();
+    bench.step_after(Duration::ZERO);
+    assert!(!bench.worker.waits_for().room, "there is room, which nobody is told of");
+
+    bench.notes.borrow_mut().to_send = 0;
+    bench.calls();
+    bench.enable(true).expect("it is enabled");
+    bench.step_after(Duration::ZERO);
+    assert_eq!(bench.calls(), ["enable", "room"]);
+    assert!(!bench.worker.waits_for().room);
+}
+
+#[test]
 fn a_driver_that_was_not_refused_does_not_hear_of_room() {
     let rings = RingSizes { rx: 8, tx: 4 };
     let config = SimConfig { rings, frames: 64, ..SimConfig::default() };

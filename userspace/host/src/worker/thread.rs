@@ -1,7 +1,7 @@
 //! The thread that runs a worker: waits, steps, takes commands.
 
 use std::num::NonZeroU64;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use super::WaitStrategy;
 use crate::cpu;
 use crate::xsk::{OpenError, XskInfo};
-use netdext::dispatch::{ControlFailure, Timestamp, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+use netdext::dispatch::{ControlFailure, Timestamp, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot};
 use netdext::driver::{DeviceInfo, Driver, PowerState};
 use netdext::port::Port;
 use netdext::tap::TapPair;
@@ -359,14 +359,18 @@ fn sleep(worker: &mut Worker, wait: WaitStrategy, wake: &OwnedFd, quiescing: boo
     if limit == Some(Duration::ZERO) {
         return;
     }
-    // POLLOUT is always ready unless the ring is more than half full, so asking for it otherwise would spin.
-    let flags = if worker.tx_blocked() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+    let WaitsFor { frames, room } = worker.waits_for();
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, frames);
+    // Always ready unless the ring is more than half full, so asking for it otherwise would spin.
+    flags.set(PollFlags::OUT, room);
     let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    let socket: Option<BorrowedFd<'_>> = worker.port().fd();
+    let socket = worker.port().fd().filter(|_| !flags.is_empty());
     let mut fds =
         [PollFd::new(wake, PollFlags::IN), PollFd::from_borrowed_fd(socket.unwrap_or(wake.as_fd()), flags)];
+    let waited = if socket.is_some() { &mut fds[..] } else { &mut fds[..1] };
     // A signal or a spurious wakeup only costs a step.
-    if poll(&mut fds, timeout.as_ref()).is_ok() && fds[0].revents().contains(PollFlags::IN) {
+    if poll(waited, timeout.as_ref()).is_ok() && fds[0].revents().contains(PollFlags::IN) {
         let _ = rustix::io::read(wake, &mut [0_u8; 8][..]);
     }
 }

@@ -65,6 +65,16 @@ impl Progress {
     }
 }
 
+/// What can end the sleep of a worker besides its timers and what it is told. What it would do nothing about is not among
+/// it: that stays so, and the sleep would end at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitsFor {
+    /// Frames that have arrived.
+    pub frames: bool,
+    /// Room in the tx ring.
+    pub room: bool,
+}
+
 /// The counts of one worker.
 #[derive(Clone, Debug)]
 pub struct WorkerSnapshot {
@@ -187,7 +197,7 @@ impl Worker {
         worker.driver.init(&worker.device)?;
         worker.state = worker.state.after(Transition::Init)?;
         // Filled before the XSKMAP has the socket, so that the first frame finds room.
-        worker.port.rx_submission.refill(&worker.port.pool);
+        worker.port.rx_submission.refill();
         let started = worker.with_cx(now, |driver, cx| driver.start(cx));
         if let Err(error) = started {
             worker.with_cx(now, |driver, cx| driver.stop(cx));
@@ -227,8 +237,8 @@ impl Worker {
     /// As for [`step`](Self::step).
     pub fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
         let mut progress = Progress {
-            reaped: self.port.tx_completion.reap(&self.port.pool, budget),
-            refilled: self.port.rx_submission.refill(&self.port.pool),
+            reaped: self.port.tx_completion.reap(budget),
+            refilled: self.port.rx_submission.refill(),
             ..Progress::default()
         };
         if progress.reaped > 0
@@ -262,7 +272,7 @@ impl Worker {
     fn receive(&mut self, now: Timestamp, budget: usize) -> usize {
         let mut received = 0;
         while received < budget {
-            let got = self.port.rx_completion.dequeue(&self.port.pool, &mut self.batch);
+            let got = self.port.rx_completion.dequeue(&mut self.batch);
             if got == 0 {
                 break;
             }
@@ -457,7 +467,7 @@ impl Worker {
         drop(driver);
         let census = port.close();
         snapshot.census = census.after;
-        snapshot.tx_unconfirmed = census.before.tx_lent.into();
+        snapshot.tx_unconfirmed = census.lent.tx.into();
         WorkerReport { snapshot, census, error }
     }
 
@@ -481,9 +491,9 @@ impl Worker {
         self.port.tx_submission.level()
     }
 
-    /// Whether the driver waits for room in the tx ring.
-    pub fn tx_blocked(&self) -> bool {
-        self.tx_blocked
+    /// What the worker is to be woken for by its socket.
+    pub fn waits_for(&self) -> WaitsFor {
+        WaitsFor { frames: true, room: self.tx_blocked && self.state.is_running() }
     }
 
     /// The counts now.
@@ -509,8 +519,8 @@ impl Worker {
             // Only fails on a closed descriptor, and the port keeps it open.
             socket: self.port.statistics().unwrap_or_default(),
             census: self.port.pool.census(),
-            violations: self.port.pool.violations(),
-            tx_quarantined: self.port.pool.quarantined_tx(),
+            violations: self.port.violations(),
+            tx_quarantined: self.port.tx_quarantined(),
             tx_unconfirmed: 0,
             latency: self.latency.as_ref().map(|latency| latency.histograms().clone()),
             driver: self.driver.stats(),

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 /// Where every frame of a pool is, counted in frames.
 ///
-/// `free` is the length of the free list, the rest is read from the table of owners: a frame that got
+/// Frames that can be taken are counted in the free list, the rest in the table of owners: a frame that got
 /// lost or was freed twice makes the sum differ from `capacity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
-    /// In the pool, ready to be taken.
+    /// In the pool: ready to be taken, or lent to a port when that was closed, which no one gets again.
     pub free: u32,
     /// Held by the driver as a [`Packet`](super::Packet).
     pub user: u32,

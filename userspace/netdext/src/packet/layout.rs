@@ -1,5 +1,7 @@
 //! How a pool is laid out: the sizes, and what does not fit them.
 
+use super::owner::PortNumber;
+
 /// XDP reserves this much room in front of every received frame (`XDP_PACKET_HEADROOM` of linux/bpf.h).
 pub(super) const XDP_PACKET_HEADROOM: usize = 256;
 
@@ -54,12 +56,15 @@ impl PoolConfig {
     }
 }
 
-/// Why a pool cannot be made.
+/// Why a pool, or a port over it, cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolConfigError {
     /// A pool needs at least one frame.
     #[error("a packet pool needs at least one frame")]
     NoFrames,
+    /// A pool has had as many ports as it has numbers for.
+    #[error("a packet pool has no number for another port after {} of them", PortNumber::COUNT)]
+    TooManyPorts,
 }
 
 /// An address or a length that does not lie within the frame.

@@ -229,7 +229,7 @@ impl Packet {
 
     /// Lends the frame to a ring: from now on it belongs to the kernel, until it comes back over the
     /// completion side. `None` if the frame has been quarantined while the driver held it.
-    pub(crate) fn lend(self, to: LentTo) -> Option<Desc> {
+    pub(super) fn lend(self, to: LentTo) -> Option<Desc> {
         if !self.pool.lend(self.frame, to) {
             return None;
         }
@@ -237,8 +237,10 @@ impl Packet {
         Some(match to {
             // The kernel chooses where it puts the data. An empty packet may start at the end of its frame,
             // which as an address would be the next one.
-            LentTo::Rx => Desc { addr: self.pool.addr(self.frame, XDP_PACKET_HEADROOM), len: 0 },
-            LentTo::Tx => Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() },
+            LentTo::Rx(_) => Desc { addr: self.pool.addr(self.frame, XDP_PACKET_HEADROOM), len: 0 },
+            LentTo::Tx(_) => {
+                Desc { addr: self.pool.addr(self.frame, self.offset.into()), len: self.len.into() }
+            }
         })
     }
 

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use netdext_abi::{RX_META_LEN, RxMeta};
 
 use super::layout::XDP_PACKET_HEADROOM;
-use super::owner::Owner;
-use super::{Census, Desc, LentTo, Packet, PacketBatch, PoolConfig, PoolConfigError};
+use super::owner::{Owner, PortNumber};
+use super::{Census, Desc, Lender, Lent, LentTo, Packet, PacketBatch, PoolConfig, PoolConfigError};
 
 /// Memory that can back a pool.
 ///
@@ -56,8 +56,8 @@ unsafe impl FrameMemory for HeapMemory {
 /// Equal frames in one mapping, with the table of who owns each of them.
 ///
 /// A handle: cloning it does not copy frames. The mapping is freed when the last handle and the last
-/// [`Packet`] are gone. One pool belongs to one worker; it is neither `Send` nor `Sync`, so it needs no
-/// atomics and no locks.
+/// [`Packet`] are gone. One pool belongs to one worker, whose ports can share it; it is neither `Send` nor `Sync`,
+/// so it needs no atomics and no locks.
 #[derive(Clone)]
 pub struct PacketPool {
     inner: Rc<PoolInner>,
@@ -73,13 +73,21 @@ pub(super) struct PoolInner {
     // Where the kernel last put the data of each frame: besides the canonical offset, the only one at
     // which xsk-rs can express a descriptor for that frame.
     rx_offsets: Box<[Cell<u16>]>,
-    // Holds exactly the frames whose owner is `Free`.
+    // Holds exactly the frames whose owner is `FREE`.
     free: RefCell<Vec<u32>>,
-    violations: Cell<u64>,
-    // Of the frames quarantined, those that the tx ring had: they are submitted and never complete.
-    quarantined_tx: Cell<u64>,
+    // By the number of the port.
+    ports: RefCell<Vec<PortCounts>>,
     // Keeps the mapping alive; dropped last because nothing above frees memory through `base`.
     _memory: Box<dyn FrameMemory>,
+}
+
+/// What went wrong at a port.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PortCounts {
+    /// Descriptors that its rings returned wrongly.
+    pub violations: u64,
+    /// Frames that were quarantined while its tx ring had them: they are submitted and never complete.
+    pub tx_quarantined: u64,
 }
 
 impl PacketPool {
@@ -109,12 +117,11 @@ impl PacketPool {
                 base: memory.base(),
                 frame_size: config.frame_size.bytes(),
                 frame_shift: config.frame_size.bytes().trailing_zeros(),
-                owners: vec![Cell::new(Owner::Free); frames].into_boxed_slice(),
+                owners: vec![Cell::new(Owner::FREE); frames].into_boxed_slice(),
                 rx_offsets: vec![Cell::new(XDP_PACKET_HEADROOM as u16); frames].into_boxed_slice(),
                 // Reversed so that frames are first handed out in ascending order.
                 free: RefCell::new((0..config.frames).rev().collect()),
-                violations: Cell::new(0),
-                quarantined_tx: Cell::new(0),
+                ports: RefCell::default(),
                 _memory: memory,
             }),
         })
@@ -122,7 +129,7 @@ impl PacketPool {
 
     /// Takes a free frame: empty data at the default offset, all of it writable.
     pub fn alloc(&self) -> Option<Packet> {
-        let frame = self.inner.take_free(Owner::User)?;
+        let frame = self.inner.take_free(Owner::USER)?;
         Some(Packet::new(Rc::clone(&self.inner), frame, XDP_PACKET_HEADROOM, 0, 0))
     }
 
@@ -139,7 +146,7 @@ impl PacketPool {
         taken
     }
 
-    /// How many frames are free.
+    /// How many frames can be taken.
     pub fn available(&self) -> usize {
         self.inner.free.borrow().len()
     }
@@ -168,11 +175,15 @@ impl PacketPool {
         };
         for owner in &self.inner.owners {
             match owner.get() {
-                Owner::Free => {}
-                Owner::User => census.user += 1,
-                Owner::RxLent => census.rx_lent += 1,
-                Owner::TxLent => census.tx_lent += 1,
-                Owner::Quarantined => census.quarantined += 1,
+                Owner::FREE => {}
+                Owner::USER => census.user += 1,
+                Owner::QUARANTINED => census.quarantined += 1,
+                Owner::RETIRED => census.free += 1,
+                lent => match lent.lent_to() {
+                    Some(LentTo::Rx(_)) => census.rx_lent += 1,
+                    Some(LentTo::Tx(_)) => census.tx_lent += 1,
+                    None => {}
+                },
             }
         }
         census
@@ -180,12 +191,7 @@ impl PacketPool {
 
     /// How often a ring returned a frame that had not been lent to it, or outside the pool's memory.
     pub fn violations(&self) -> u64 {
-        self.inner.violations.get()
-    }
-
-    /// Frames that were quarantined while the tx ring had them.
-    pub(crate) fn quarantined_tx(&self) -> u64 {
-        self.inner.quarantined_tx.get()
+        self.inner.ports.borrow().iter().map(|port| port.violations).sum()
     }
 
     /// Whether `packet` was taken from this pool.
@@ -193,89 +199,21 @@ impl PacketPool {
         Rc::ptr_eq(&self.inner, packet.pool())
     }
 
-    /// Lends a free frame to the fill ring without making it a packet first.
-    pub(crate) fn lend_free_to_rx(&self) -> Option<Desc> {
-        let frame = self.inner.take_free(Owner::RxLent)?;
-        Some(Desc { addr: self.inner.addr(frame, XDP_PACKET_HEADROOM), len: 0 })
+    /// What another port needs to use the frames of this pool.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolConfigError::TooManyPorts`].
+    pub(crate) fn lender(&self) -> Result<Lender, PoolConfigError> {
+        let mut ports = self.inner.ports.borrow_mut();
+        let port = PortNumber::after(ports.len()).ok_or(PoolConfigError::TooManyPorts)?;
+        ports.push(PortCounts::default());
+        Ok(Lender::new(Rc::clone(&self.inner), port))
     }
 
-    /// Begins to load what [`take_back_rx`](Self::take_back_rx) and the driver will read of `desc`: the timestamp in
-    /// front of the data and the headers. The kernel wrote both, often on another CPU.
-    pub(crate) fn prefetch_rx(&self, desc: Desc) {
-        if let Some((frame, offset)) = self.inner.locate(desc) {
-            self.inner.prefetch(frame, offset.saturating_sub(RX_META_LEN));
-            self.inner.prefetch(frame, offset);
-        }
-    }
-
-    /// The kernel returned `desc` over the rx ring: makes it a packet again, if it is what was lent.
-    pub(crate) fn take_back_rx(&self, desc: Desc) -> Option<Packet> {
-        let (frame, offset) = self.inner.checked(desc, LentTo::Rx)?;
-        self.inner.owners[frame as usize].set(Owner::User);
-        self.inner.rx_offsets[frame as usize].set(offset as u16);
-        let timestamp = self.inner.take_rx_timestamp(frame, offset);
-        Some(Packet::new(Rc::clone(&self.inner), frame, offset, desc.len as usize, timestamp))
-    }
-
-    /// The kernel completed `desc` over the completion ring: the frame is free again. Says whether it
-    /// had been lent.
-    pub(crate) fn take_back_tx(&self, desc: Desc) -> bool {
-        match self.inner.checked(desc, LentTo::Tx) {
-            Some((frame, _)) => {
-                self.inner.release(frame);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The socket is closed, so the kernel holds nothing any more: lent frames are free again.
-    pub(crate) fn reclaim_lent(&self) {
-        for (frame, owner) in self.inner.owners.iter().enumerate() {
-            if matches!(owner.get(), Owner::RxLent | Owner::TxLent) {
-                self.inner.release(frame as u32);
-            }
-        }
-    }
-
-    /// Reads the data of a frame that is lent to the tx ring: the kernel's half, for the simulated port.
-    pub(crate) fn read_lent_tx(&self, desc: Desc, into: &mut Vec<u8>) -> bool {
-        let Some((frame, offset)) = self.inner.locate(desc) else { return false };
-        if self.inner.owners[frame as usize].get() != Owner::TxLent {
-            return false;
-        }
-        // SAFETY: `locate` checked that offset + len lies within the frame, and a frame whose owner is
-        // `TxLent` has no `Packet`, so nothing else refers to its bytes.
-        let data = unsafe {
-            std::slice::from_raw_parts(self.inner.frame_ptr(frame).as_ptr().add(offset), desc.len as usize)
-        };
-        into.clear();
-        into.extend_from_slice(data);
-        true
-    }
-
-    /// Writes `data` into a frame that is lent to the fill ring, with `meta` in front of it: the kernel's
-    /// half, for the simulated port. Without `meta` those bytes stay as they are. Returns the descriptor for
-    /// the rx ring.
-    pub(crate) fn write_lent_rx(&self, addr: u64, data: &[u8], meta: Option<RxMeta>) -> Option<Desc> {
-        let desc = Desc { addr, len: u32::try_from(data.len()).ok()? };
-        let (frame, offset) = self.inner.locate(desc)?;
-        if self.inner.owners[frame as usize].get() != Owner::RxLent || offset < RX_META_LEN {
-            return None;
-        }
-        // SAFETY: `locate` checked that offset + len lies within the frame and offset >= the metadata's
-        // size; a frame whose owner is `RxLent` has no `Packet`, so nothing else refers to its bytes.
-        let room = unsafe {
-            std::slice::from_raw_parts_mut(
-                self.inner.frame_ptr(frame).as_ptr().add(offset - RX_META_LEN),
-                RX_META_LEN + data.len(),
-            )
-        };
-        if let Some(meta) = meta {
-            room[..RX_META_LEN].copy_from_slice(&meta.to_bytes());
-        }
-        room[RX_META_LEN..].copy_from_slice(data);
-        Some(desc)
+    /// The handle to what a port or a packet shares with the pool.
+    pub(super) fn of(inner: &Rc<PoolInner>) -> Self {
+        Self { inner: Rc::clone(inner) }
     }
 }
 
@@ -318,24 +256,110 @@ impl PoolInner {
     /// Makes a frame of the user's the kernel's. False if it is not the user's any more.
     pub(super) fn lend(&self, frame: u32, to: LentTo) -> bool {
         let owner = &self.owners[frame as usize];
-        let is_users = owner.get() == Owner::User;
+        let is_users = owner.get() == Owner::USER;
         if is_users {
-            owner.set(to.state());
+            owner.set(Owner::lent(to));
         }
         is_users
     }
 
+    /// Makes a frame that the rx ring returned the user's again. The caller has [`checked`](Self::checked) it.
+    /// Returns the timestamp in front of the data, in ns, 0 if there is none.
+    pub(super) fn receive(&self, frame: u32, offset: usize) -> u64 {
+        self.owners[frame as usize].set(Owner::USER);
+        self.rx_offsets[frame as usize].set(offset as u16);
+        self.take_rx_timestamp(frame, offset)
+    }
+
+    /// Frames that each ring of a port has.
+    pub(super) fn lent(&self, port: PortNumber) -> Lent {
+        let count = |to| self.owners.iter().filter(|owner| owner.get() == Owner::lent(to)).count() as u32;
+        Lent { rx: count(LentTo::Rx(port)), tx: count(LentTo::Tx(port)) }
+    }
+
+    /// This port is closed: what was lent to it counts as free from now on, and is never handed out again.
+    ///
+    /// Closing its rings does not end its socket, which the kernel may go on writing for: a duplicate of the descriptor
+    /// keeps it open, and so does the UMEM, whose own descriptor is that of its first socket.
+    pub(super) fn retire_lent(&self, port: PortNumber) {
+        for owner in &self.owners {
+            if matches!(owner.get().lent_to(), Some(LentTo::Rx(of) | LentTo::Tx(of)) if of == port) {
+                owner.set(Owner::RETIRED);
+            }
+        }
+    }
+
+    /// What went wrong at a port.
+    pub(super) fn counts(&self, port: PortNumber) -> PortCounts {
+        self.ports.borrow()[port.index()]
+    }
+
     /// Frees a frame if it is still the user's: its packet is gone.
     pub(super) fn give_back(&self, frame: u32) {
-        if self.owners[frame as usize].get() == Owner::User {
+        if self.owners[frame as usize].get() == Owner::USER {
             self.release(frame);
         }
+    }
+
+    /// Reads the data of a frame that is lent to a port's tx ring: the kernel's half, for the simulated port.
+    pub(super) fn read_lent_tx(&self, port: PortNumber, desc: Desc, into: &mut Vec<u8>) -> bool {
+        let Some((frame, offset)) = self.locate(desc) else { return false };
+        if self.owners[frame as usize].get() != Owner::lent(LentTo::Tx(port)) {
+            return false;
+        }
+        // SAFETY: `locate` checked that offset + len lies within the frame, and a frame that is lent to a tx
+        // ring has no `Packet`, so nothing else refers to its bytes.
+        let data = unsafe {
+            std::slice::from_raw_parts(self.frame_ptr(frame).as_ptr().add(offset), desc.len as usize)
+        };
+        into.clear();
+        into.extend_from_slice(data);
+        true
+    }
+
+    /// Writes `data` into a frame that is lent to a port's fill ring, with `meta` in front of it: the kernel's
+    /// half, for the simulated port. Without `meta` those bytes stay as they are. Returns the descriptor for
+    /// the rx ring.
+    pub(super) fn write_lent_rx(
+        &self,
+        port: PortNumber,
+        addr: u64,
+        data: &[u8],
+        meta: Option<RxMeta>,
+    ) -> Option<Desc> {
+        let desc = Desc { addr, len: u32::try_from(data.len()).ok()? };
+        let (frame, offset) = self.locate(desc)?;
+        if self.owners[frame as usize].get() != Owner::lent(LentTo::Rx(port)) || offset < RX_META_LEN {
+            return None;
+        }
+        // SAFETY: `locate` checked that offset + len lies within the frame and offset >= the metadata's
+        // size; a frame that is lent to a fill ring has no `Packet`, so nothing else refers to its bytes.
+        let room = unsafe {
+            std::slice::from_raw_parts_mut(
+                self.frame_ptr(frame).as_ptr().add(offset - RX_META_LEN),
+                RX_META_LEN + data.len(),
+            )
+        };
+        if let Some(meta) = meta {
+            room[..RX_META_LEN].copy_from_slice(&meta.to_bytes());
+        }
+        room[RX_META_LEN..].copy_from_slice(data);
+        Some(desc)
     }
 
     fn frame_ptr(&self, frame: u32) -> NonNull<u8> {
         // SAFETY: every frame number in circulation is below `owners.len()` (`new` and `locate` see to
         // it), and the mapping holds `owners.len() * frame_size` bytes.
         unsafe { self.base.add((frame as usize) << self.frame_shift) }
+    }
+
+    /// Begins to load what [`receive`](Self::receive) and the driver will read of `desc`: the timestamp in front of
+    /// the data and the headers. The kernel wrote both, often on another CPU.
+    pub(super) fn prefetch_rx(&self, desc: Desc) {
+        if let Some((frame, offset)) = self.locate(desc) {
+            self.prefetch(frame, offset.saturating_sub(RX_META_LEN));
+            self.prefetch(frame, offset);
+        }
     }
 
     /// Begins to load a cache line of a frame.
@@ -355,14 +379,14 @@ impl PoolInner {
         (((frame as usize) << self.frame_shift) + offset) as u64
     }
 
-    fn take_free(&self, owner: Owner) -> Option<u32> {
+    pub(super) fn take_free(&self, owner: Owner) -> Option<u32> {
         let frame = self.free.borrow_mut().pop()?;
         self.owners[frame as usize].set(owner);
         Some(frame)
     }
 
-    fn release(&self, frame: u32) {
-        self.owners[frame as usize].set(Owner::Free);
+    pub(super) fn release(&self, frame: u32) {
+        self.owners[frame as usize].set(Owner::FREE);
         self.free.borrow_mut().push(frame);
     }
 
@@ -375,36 +399,39 @@ impl PoolInner {
     }
 
     /// Frame and offset of a descriptor that a ring returned, if that frame was lent to it.
-    fn checked(&self, desc: Desc, from: LentTo) -> Option<(u32, usize)> {
+    pub(super) fn checked(&self, desc: Desc, from: LentTo) -> Option<(u32, usize)> {
         match self.locate(desc) {
-            Some((frame, offset)) if self.owners[frame as usize].get() == from.state() => {
+            Some((frame, offset)) if self.owners[frame as usize].get() == Owner::lent(from) => {
                 Some((frame, offset))
             }
             _ => {
-                self.violation(desc);
+                self.violation(desc, from);
                 None
             }
         }
     }
 
-    /// The kernel returned what it should not have: counted, and the frame, where there is one, is never
-    /// used again, because the kernel may still write to it.
+    /// A ring returned what it should not have: counted, and the frame, where there is one, is never used again,
+    /// because the kernel may still write to it.
     #[cold]
-    fn violation(&self, desc: Desc) {
-        self.violations.set(self.violations.get() + 1);
+    fn violation(&self, desc: Desc, from: LentTo) {
+        let (LentTo::Rx(port) | LentTo::Tx(port)) = from;
+        let mut ports = self.ports.borrow_mut();
+        ports[port.index()].violations += 1;
         let Some(owner) =
             usize::try_from(desc.addr >> self.frame_shift).ok().and_then(|i| self.owners.get(i))
         else {
             return;
         };
-        if owner.get() == Owner::Free {
+        if owner.get() == Owner::FREE {
             let frame = (desc.addr >> self.frame_shift) as u32;
             self.free.borrow_mut().retain(|&free| free != frame);
         }
-        if owner.get() == Owner::TxLent {
-            self.quarantined_tx.set(self.quarantined_tx.get() + 1);
+        // Of the port that had it, which need not be the one that returned it.
+        if let Some(LentTo::Tx(port)) = owner.get().lent_to() {
+            ports[port.index()].tx_quarantined += 1;
         }
-        owner.set(Owner::Quarantined);
+        owner.set(Owner::QUARANTINED);
     }
 
     /// Reads the timestamp that the XDP program left in front of the data, in ns; 0 if it left none.

@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::packet::{Census, Desc, PacketPool};
+use crate::packet::{Census, Desc, Lender, Lent, PacketPool, PoolConfigError};
 use crate::queue::{RxCompletionQueue, RxSubmissionQueue, TxCompletionQueue, TxSubmissionQueue};
 
 /// The producing side of a ring: frames go to the kernel. One virtual call per batch, not per packet.
@@ -113,6 +113,9 @@ impl Default for RingSizes {
 }
 
 /// One queue of one interface: the pool and the four queues that move its frames.
+///
+/// Each queue knows its pool and its port by itself, so one that is exchanged with another port's still moves only
+/// what was lent to the port that it was made for.
 pub struct Port {
     /// Frames to the kernel, to be received into (the fill ring).
     pub rx_submission: RxSubmissionQueue,
@@ -123,20 +126,35 @@ pub struct Port {
     /// Sent frames (the completion ring).
     pub tx_completion: TxCompletionQueue,
     handle: Box<dyn PortHandle>,
-    /// The frames of all four.
+    lender: Lender,
+    /// The frames of all four, and of the ports that share them.
     pub pool: PacketPool,
 }
 
 impl Port {
-    /// A port of these rings, which move the frames of `pool`.
-    pub fn new(pool: PacketPool, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
+    /// A port over `pool`, whose memory is the UMEM of the socket that `rings` and `handle` belong to.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolConfigError`]: the pool has as many ports as it can.
+    pub fn new(
+        pool: &PacketPool,
+        rings: Rings,
+        sizes: RingSizes,
+        handle: Box<dyn PortHandle>,
+    ) -> Result<Self, PoolConfigError> {
+        Ok(Self::of(pool.lender()?, rings, sizes, handle))
+    }
+
+    pub(crate) fn of(lender: Lender, rings: Rings, sizes: RingSizes, handle: Box<dyn PortHandle>) -> Self {
         Self {
-            rx_submission: RxSubmissionQueue::new(rings.fill, sizes),
-            rx_completion: RxCompletionQueue::new(rings.rx),
-            tx_submission: TxSubmissionQueue::new(rings.tx, pool.clone()),
-            tx_completion: TxCompletionQueue::new(rings.completion),
+            rx_submission: RxSubmissionQueue::new(rings.fill, lender.clone(), sizes),
+            rx_completion: RxCompletionQueue::new(rings.rx, lender.clone()),
+            tx_submission: TxSubmissionQueue::new(rings.tx, lender.clone()),
+            tx_completion: TxCompletionQueue::new(rings.completion, lender.clone()),
             handle,
-            pool,
+            pool: lender.pool(),
+            lender,
         }
     }
 
@@ -155,30 +173,51 @@ impl Port {
         self.handle.statistics()
     }
 
-    /// Frames handed to the tx ring that have not come back over the completion ring.
+    /// Frames handed to the tx ring that can still come back over the completion ring.
     pub fn tx_in_flight(&self) -> u64 {
-        self.tx_submission.submitted().saturating_sub(self.tx_completion.completed())
+        let gone = self.tx_completion.completed() + self.tx_quarantined();
+        self.tx_submission.submitted().saturating_sub(gone)
     }
 
-    /// Closes the port: the kernel gives back what it holds, and the frames are counted before and
-    /// after. Packets that a driver still holds stay counted as `user`.
+    /// Frames of the pool that this port's rings have. Takes time proportional to the capacity of the pool.
+    pub fn lent(&self) -> Lent {
+        self.lender.lent()
+    }
+
+    /// How often a ring of this port returned a frame that had not been lent to it, or outside the pool's memory.
+    pub fn violations(&self) -> u64 {
+        self.lender.counts().violations
+    }
+
+    /// Frames that were quarantined while this port's tx ring had them: submitted, and never completed.
+    pub fn tx_quarantined(&self) -> u64 {
+        self.lender.counts().tx_quarantined
+    }
+
+    /// Closes the port, and counts the frames before and after. What was lent to it counts as free then, but the
+    /// pool never hands it out again, because other descriptors may keep the socket open. Packets that a driver
+    /// still holds stay counted as `user`, and what is lent to other ports of the pool stays lent.
     pub fn close(self) -> ClosingCensus {
-        let Self { rx_submission, rx_completion, tx_submission, tx_completion, handle, pool } = self;
+        let Self { rx_submission, rx_completion, tx_submission, tx_completion, handle, lender, pool: _ } =
+            self;
+        let (pool, lent) = (lender.pool(), lender.lent());
         let before = pool.census();
         drop((rx_submission, rx_completion, tx_submission, tx_completion, handle));
-        pool.reclaim_lent();
-        ClosingCensus { before, after: pool.census(), violations: pool.violations() }
+        lender.retire_lent();
+        ClosingCensus { before, lent, after: pool.census(), violations: lender.counts().violations }
     }
 }
 
 /// Where the frames of a port were when it closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosingCensus {
-    /// With the socket still open.
+    /// With the rings still there.
     pub before: Census,
-    /// After the socket was closed: nothing is lent any more.
+    /// Of those, what was lent to this port.
+    pub lent: Lent,
+    /// After they were given up: nothing is lent to this port any more.
     pub after: Census,
-    /// Descriptors that the kernel returned wrongly.
+    /// Descriptors that this port's rings returned wrongly.
     pub violations: u64,
 }
 

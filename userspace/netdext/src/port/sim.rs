@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use self::kernel::{Flying, Kernel, RingKind, SimHandle, SimRing, State};
 use super::{Port, RingSizes, Rings};
 use crate::dispatch::Timestamp;
-use crate::packet::{FrameSize, PacketPool, PoolConfig, PoolConfigError};
+use crate::packet::{FrameSize, Lender, PacketPool, PoolConfig, PoolConfigError};
 
 /// One end of the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,24 +128,38 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Two ports and the wire between them. The same seed gives the same faults.
+    /// Two ports, each with a pool of its own, and the wire between them. The same seed gives the same faults.
     ///
     /// # Errors
     ///
     /// [`PoolConfigError`] when the configuration has no frames.
     pub fn pair(config: &SimConfig, seed: u64) -> Result<(Port, Port, Self), PoolConfigError> {
-        let kernel = || -> Result<Kernel, PoolConfigError> {
-            let pool = PoolConfig { frames: config.frames, frame_size: config.frame_size };
-            Ok(Kernel::new(PacketPool::on_heap(&pool)?, config.rings))
-        };
+        let frames = PoolConfig { frames: config.frames, frame_size: config.frame_size };
+        let pools = [PacketPool::on_heap(&frames)?, PacketPool::on_heap(&frames)?];
+        Self::pair_over(pools.each_ref(), config, seed)
+    }
+
+    /// Two ports over these pools, the first for the first port, and the wire between them. Any of the pools may
+    /// have other ports, and both may be the same. The numbers and sizes of frames are the pools'.
+    ///
+    /// # Errors
+    ///
+    /// [`PoolConfigError::TooManyPorts`].
+    pub fn pair_over(
+        pools: [&PacketPool; 2],
+        config: &SimConfig,
+        seed: u64,
+    ) -> Result<(Port, Port, Self), PoolConfigError> {
+        let [a, b] = pools;
+        let lenders = [a.lender()?, b.lender()?];
         let state = Rc::new(RefCell::new(State {
-            kernels: [kernel()?, kernel()?],
+            kernels: lenders.clone().map(|lender| Kernel::new(lender, config.rings)),
             config: *config,
             faults: Faults::default(),
             rng: Rng::with_seed(seed),
             now: Timestamp::from_nanos(1_000_000_000),
         }));
-        let port = |end: End| {
+        let port = |end: End, lender: Lender| {
             let ring = |kind| Box::new(SimRing { state: Rc::clone(&state), end, kind });
             let rings = Rings {
                 fill: ring(RingKind::Fill),
@@ -153,10 +167,10 @@ impl Wire {
                 tx: ring(RingKind::Tx),
                 completion: ring(RingKind::Completion),
             };
-            let pool = state.borrow().kernels[end as usize].pool.clone();
-            Port::new(pool, rings, config.rings, Box::new(SimHandle { state: Rc::clone(&state), end }))
+            Port::of(lender, rings, config.rings, Box::new(SimHandle { state: Rc::clone(&state), end }))
         };
-        Ok((port(End::A), port(End::B), Self { state: Rc::clone(&state) }))
+        let [a, b] = lenders;
+        Ok((port(End::A, a), port(End::B, b), Self { state: Rc::clone(&state) }))
     }
 
     /// The simulated time.

@@ -1,10 +1,11 @@
 use super::{DescBatch, EMPTY_BATCH};
-use crate::packet::{PacketBatch, PacketPool};
+use crate::packet::{Lender, PacketBatch};
 use crate::port::CompletionRing;
 
 /// Received frames on their way from the kernel: the rx ring.
 pub struct RxCompletionQueue {
     ring: Box<dyn CompletionRing>,
+    lender: Lender,
     descs: DescBatch,
     packets: u64,
     bytes: u64,
@@ -12,23 +13,23 @@ pub struct RxCompletionQueue {
 }
 
 impl RxCompletionQueue {
-    pub(crate) fn new(ring: Box<dyn CompletionRing>) -> Self {
-        Self { ring, descs: EMPTY_BATCH, packets: 0, bytes: 0, refused: 0 }
+    pub(crate) fn new(ring: Box<dyn CompletionRing>, lender: Lender) -> Self {
+        Self { ring, lender, descs: EMPTY_BATCH, packets: 0, bytes: 0, refused: 0 }
     }
 
     /// Takes received packets into `into`, in the order of arrival, up to its room. Returns how many.
     ///
     /// What the kernel returned wrongly is not among them: it is counted in
-    /// [`PacketPool::violations`], and the frame is quarantined.
-    pub fn dequeue(&mut self, pool: &PacketPool, into: &mut PacketBatch) -> usize {
+    /// [`PacketPool::violations`](crate::packet::PacketPool::violations), and the frame is quarantined.
+    pub fn dequeue(&mut self, into: &mut PacketBatch) -> usize {
         let mut taken = 0;
         while into.room() > 0 {
             let want = into.room().min(self.descs.len());
             let got = self.ring.consume(&mut self.descs[..want]);
             // All at once, so that the loads overlap.
-            self.descs[..got].iter().for_each(|&desc| pool.prefetch_rx(desc));
+            self.descs[..got].iter().for_each(|&desc| self.lender.prefetch_rx(desc));
             for &desc in &self.descs[..got] {
-                let Some(packet) = pool.take_back_rx(desc) else {
+                let Some(packet) = self.lender.take_back_rx(desc) else {
                     self.refused += 1;
                     continue;
                 };

@@ -1,7 +1,7 @@
 use rustix::io::Errno;
 
 use super::{DescBatch, EMPTY_BATCH, RING_BATCH};
-use crate::packet::{LentTo, PacketBatch, PacketPool};
+use crate::packet::{Lender, PacketBatch};
 use crate::port::{RingSizes, SubmissionRing};
 
 /// Empty frames on their way to the kernel: the fill ring.
@@ -10,6 +10,7 @@ use crate::port::{RingSizes, SubmissionRing};
 /// anything else takes frames from the pool.
 pub struct RxSubmissionQueue {
     ring: Box<dyn SubmissionRing>,
+    lender: Lender,
     descs: DescBatch,
     low_water: u32,
     low_water_hits: u64,
@@ -17,20 +18,28 @@ pub struct RxSubmissionQueue {
 }
 
 impl RxSubmissionQueue {
-    pub(crate) fn new(ring: Box<dyn SubmissionRing>, sizes: RingSizes) -> Self {
-        Self { ring, descs: EMPTY_BATCH, low_water: sizes.fill() / 4, low_water_hits: 0, submitted: 0 }
+    pub(crate) fn new(ring: Box<dyn SubmissionRing>, lender: Lender, sizes: RingSizes) -> Self {
+        let low_water = sizes.fill() / 4;
+        Self { ring, lender, descs: EMPTY_BATCH, low_water, low_water_hits: 0, submitted: 0 }
     }
 
-    /// Moves packets from `from` to the kernel, as many as fit; the rest stays in `from`. Returns how
-    /// many were moved.
+    /// Moves packets from `from` to the kernel, as many as fit; the rest stays in `from`. So do packets of
+    /// another pool, behind the others. Returns how many were moved.
     pub fn submit(&mut self, from: &mut PacketBatch) -> usize {
         let mut room = self.ring.room() as usize;
         let mut moved = 0;
-        while room > 0 && !from.is_empty() {
+        let mut unseen = from.len();
+        while room > 0 && unseen > 0 {
             let mut count = 0;
-            while count < RING_BATCH.min(room) {
+            while count < RING_BATCH.min(room) && unseen > 0 {
                 let Some(packet) = from.pop() else { break };
-                let Some(desc) = packet.lend(LentTo::Rx) else { continue };
+                unseen -= 1;
+                if !self.lender.owns(&packet) {
+                    // Cannot be full: one was just taken out.
+                    let _ = from.push(packet);
+                    continue;
+                }
+                let Some(desc) = self.lender.lend_to_rx(packet) else { continue };
                 self.descs[count] = desc;
                 count += 1;
             }
@@ -43,7 +52,7 @@ impl RxSubmissionQueue {
     }
 
     /// Fills the ring from the pool, as far as both allow. Returns how many frames went in.
-    pub fn refill(&mut self, pool: &PacketPool) -> usize {
+    pub fn refill(&mut self) -> usize {
         let mut room = self.ring.room();
         if self.submitted > 0 && self.ring.size() - room < self.low_water {
             self.low_water_hits += 1;
@@ -52,7 +61,7 @@ impl RxSubmissionQueue {
         while room > 0 {
             let mut count = 0;
             while count < RING_BATCH.min(room as usize) {
-                let Some(desc) = pool.lend_free_to_rx() else { break };
+                let Some(desc) = self.lender.lend_free_to_rx() else { break };
                 self.descs[count] = desc;
                 count += 1;
             }

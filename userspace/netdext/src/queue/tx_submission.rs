@@ -1,7 +1,7 @@
 use rustix::io::Errno;
 
 use super::RING_BATCH;
-use crate::packet::{Desc, LentTo, Packet, PacketBatch, PacketPool, ReceiveMark};
+use crate::packet::{Desc, Lender, Packet, PacketBatch, ReceiveMark};
 use crate::port::SubmissionRing;
 use crate::tap::Tap;
 
@@ -21,7 +21,7 @@ pub enum RejectReason {
     /// The tx ring is full; there is room again when completions have been reaped.
     #[error("the tx ring is full")]
     Full,
-    /// The packet was taken from another port's pool.
+    /// The packet was taken from another pool than this port's.
     #[error("the packet belongs to another pool")]
     ForeignPool,
     /// The data is shorter than an Ethernet header, or does not fit behind the canonical headroom.
@@ -91,7 +91,7 @@ const ETHERNET_HEADER_LEN: usize = 14;
 /// the kernel if it asks for that.
 pub struct TxSubmissionQueue {
     ring: Box<dyn SubmissionRing>,
-    pool: PacketPool,
+    lender: Lender,
     staged: Vec<Desc>,
     // Of the staged packets, those that are measured.
     marks: Vec<ReceiveMark>,
@@ -107,12 +107,12 @@ pub struct TxSubmissionQueue {
 }
 
 impl TxSubmissionQueue {
-    pub(crate) fn new(ring: Box<dyn SubmissionRing>, pool: PacketPool) -> Self {
+    pub(crate) fn new(ring: Box<dyn SubmissionRing>, lender: Lender) -> Self {
         let staged = Vec::with_capacity(ring.size() as usize);
         let marks = Vec::with_capacity(ring.size() as usize);
         Self {
             ring,
-            pool,
+            lender,
             staged,
             marks,
             taps: Vec::new(),
@@ -136,7 +136,7 @@ impl TxSubmissionQueue {
             self.rejected_full = true;
             return Err(Rejected { packet, reason: RejectReason::Full });
         }
-        if !self.pool.owns(&packet) {
+        if !self.lender.owns(&packet) {
             return Err(Rejected { packet, reason: RejectReason::ForeignPool });
         }
         let len = packet.data_len();
@@ -149,7 +149,7 @@ impl TxSubmissionQueue {
         }
         let mark = packet.receive_mark();
         // A frame quarantined meanwhile is not sent, and stays where the census counts it.
-        let Some(desc) = packet.lend(LentTo::Tx) else { return Ok(()) };
+        let Some(desc) = self.lender.lend_to_tx(packet) else { return Ok(()) };
         self.staged.push(desc);
         self.marks.extend(mark);
         self.room -= 1;

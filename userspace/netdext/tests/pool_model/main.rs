@@ -2,7 +2,7 @@
 //!
 //! The model keeps plain lists: the packets in hand with a copy of their data, the frames submitted for
 //! sending in order, the frames lent for receiving in order, and every payload that was sent. After each
-//! operation the census must equal what the lists say.
+//! operation the census must equal what the lists say. The two ports have a pool each, or share one.
 //!
 //! `NETDEXT_SEED` repeats a run.
 
@@ -11,10 +11,10 @@ mod model;
 use std::time::Duration;
 
 use fastrand::Rng;
-use model::{Held, Side, Trust, frame};
-use netdext::packet::{FrameSize, Packet, PacketBatch};
-use netdext::port::RingSizes;
+use model::{Held, Side, Trust, assert_census, frame};
+use netdext::packet::{FrameSize, Lent, Packet, PacketBatch, PacketPool, PoolConfig};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::port::{ClosingCensus, RingSizes};
 use netdext::queue::{RejectReason, Rejected};
 use rustix::io::Errno;
 
@@ -27,8 +27,16 @@ const MIN_FRAME: usize = 14;
 /// Packets that a side holds at the most.
 const HELD: usize = 16;
 
+/// What the two ports have for pools.
+#[derive(Clone, Copy, PartialEq)]
+enum Pools {
+    OneEach,
+    Shared,
+}
+
 struct World {
     sides: [Side; 2],
+    pools: Pools,
     wire: Wire,
     rng: Rng,
     trust: Trust,
@@ -37,45 +45,71 @@ struct World {
 }
 
 impl World {
-    fn new(trust: Trust, seed: u64) -> Self {
+    fn new(trust: Trust, pools: Pools, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let rings = RingSizes { rx: 1 << rng.u32(2..6), tx: 1 << rng.u32(2..6) };
+        let ports = if pools == Pools::Shared { 2 } else { 1 };
         let config = SimConfig {
             rings,
-            // Always more than the fill ring can hoard.
-            frames: rng.u32(rings.fill() + 2..rings.frames() + 8),
+            // Always more than the fill rings can hoard.
+            frames: rng.u32(ports * rings.fill() + 2..ports * rings.frames() + 8),
             frame_size: if rng.bool() { FrameSize::TwoK } else { FrameSize::FourK },
             latency: Duration::from_micros(rng.u64(0..50)),
             need_wakeup: rng.bool(),
             timestamps: rng.bool(),
         };
-        let (a, b, wire) = Wire::pair(&config, rng.u64(..)).expect("there are frames");
+        let pool = || {
+            let config = PoolConfig { frames: config.frames, frame_size: config.frame_size };
+            PacketPool::on_heap(&config).expect("there are frames")
+        };
+        let (first, second) = (pool(), pool());
+        let both = if pools == Pools::Shared { [&first, &first] } else { [&first, &second] };
+        let (a, b, wire) = Wire::pair_over(both, &config, rng.u64(..)).expect("they have one or two ports");
         let sides = [Side::new(a, rings), Side::new(b, rings)];
-        Self { sides, wire, rng, trust, faults: Faults::default(), serial: 0 }
+        Self { sides, pools, wire, rng, trust, faults: Faults::default(), serial: 0 }
+    }
+
+    /// The sides that share the pool of this one.
+    fn sharing(&self, end: End) -> &[Side] {
+        match self.pools {
+            Pools::OneEach => std::slice::from_ref(&self.sides[end as usize]),
+            Pools::Shared => &self.sides,
+        }
+    }
+
+    /// Frames free for this side.
+    fn free(&self, end: End) -> usize {
+        let taken: usize = self.sharing(end).iter().map(Side::taken).sum();
+        self.sides[end as usize].port.pool.capacity() - taken
+    }
+
+    fn assert_censuses(&self) {
+        for end in [End::A, End::B] {
+            assert_census(self.sharing(end), self.trust);
+        }
     }
 
     /// Runs to the end and says how many violations the pools counted.
     fn run(mut self) -> u64 {
         for _ in 0..OPERATIONS {
             self.operate();
-            for side in &self.sides {
-                side.assert_census(self.trust);
-            }
+            self.assert_censuses();
         }
         self.drain();
         if self.trust == Trust::Exact {
             self.assert_all_arrived(End::A);
             self.assert_all_arrived(End::B);
         }
-        let mut violations = 0;
-        for Side { port, held, .. } in self.sides {
-            drop(held);
-            let closed = port.close();
-            assert!(closed.is_whole(), "{closed:?}");
-            assert_eq!(closed.after.rx_lent + closed.after.tx_lent, 0, "{closed:?}");
-            violations += closed.violations;
+        let Self { sides: [mut a, mut b], pools, .. } = self;
+        (a.held, b.held) = (Vec::new(), Vec::new());
+        let of_b = b.port.lent();
+        let closed = [a.port.close(), b.port.close()];
+        assert!(closed.iter().all(ClosingCensus::is_whole), "{closed:?}");
+        let left = if pools == Pools::Shared { of_b } else { Lent::default() };
+        for (closed, left) in closed.iter().zip([left, Lent::default()]) {
+            assert_eq!((closed.after.rx_lent, closed.after.tx_lent), (left.rx, left.tx), "{closed:?}");
         }
-        violations
+        closed.iter().map(|closed| closed.violations).sum()
     }
 
     fn operate(&mut self) {
@@ -83,10 +117,12 @@ impl World {
         match self.rng.u32(0..100) {
             0..15 => self.alloc(end),
             15..25 => self.reshape(end),
-            25..40 => self.submit(end),
+            25..37 => self.submit(end, end),
+            37..40 => self.submit(end, end.other()),
             40..50 => self.flush(end),
             50..58 => self.refill(end),
-            58..62 => self.submit_for_receiving(end),
+            58..61 => self.submit_for_receiving(end, end),
+            61..62 => self.submit_for_receiving(end, end.other()),
             62..72 => self.dequeue(end),
             72..80 => self.reap(end),
             80..84 => self.forget(end),
@@ -99,21 +135,24 @@ impl World {
     }
 
     fn alloc(&mut self, end: End) {
-        let side = &mut self.sides[end as usize];
-        if side.held.len() == HELD {
+        if self.sides[end as usize].held.len() == HELD {
             return;
         }
-        let packet = side.port.pool.alloc();
+        let packet = self.sides[end as usize].port.pool.alloc();
         if self.trust != Trust::Nobody {
-            assert_eq!(packet.is_some(), side.free() > 0);
+            assert_eq!(packet.is_some(), self.free(end) > 0);
         }
         let Some(mut packet) = packet else { return };
         if self.trust != Trust::Nobody {
-            side.assert_nowhere(&packet);
+            self.assert_nowhere(&packet);
         }
         packet.set_data_len(self.rng.usize(0..80)).expect("80 bytes fit");
         self.rng.fill(packet.data_mut());
-        side.hold(packet);
+        self.sides[end as usize].hold(packet);
+    }
+
+    fn assert_nowhere(&self, packet: &Packet) {
+        self.sides.iter().for_each(|side| side.assert_nowhere(packet));
     }
 
     /// Moves the bounds of a held packet's data; what stays within them must not change.
@@ -157,10 +196,12 @@ impl World {
         }
     }
 
-    fn submit(&mut self, end: End) {
-        let Some(index) = self.pick(end) else { return };
+    /// Sends a packet that `from` holds by the port at `end`.
+    fn submit(&mut self, from: End, end: End) {
+        let Some(index) = self.pick(from) else { return };
+        let Held { mut packet, mut data } = self.sides[from as usize].held.swap_remove(index);
+        let foreign = from != end && self.pools == Pools::OneEach;
         let side = &mut self.sides[end as usize];
-        let Held { mut packet, mut data } = side.held.swap_remove(index);
         let sendable = data.len() >= MIN_FRAME;
         self.serial += 1;
         if sendable {
@@ -170,7 +211,7 @@ impl World {
         let (this, room) = (frame(&packet), side.port.tx_submission.room());
         match side.port.tx_submission.submit(packet) {
             Ok(()) => {
-                assert!(sendable && room > 0);
+                assert!(sendable && room > 0 && !foreign);
                 side.tx.push_back(this);
                 side.sent.insert(self.serial, (data, 0));
             }
@@ -178,9 +219,9 @@ impl World {
                 match reason {
                     RejectReason::Full => assert_eq!(room, 0),
                     RejectReason::BadLength => assert!(!sendable || data.len() > side.port.pool.max_data()),
-                    RejectReason::ForeignPool => panic!("the packet is of this pool"),
+                    RejectReason::ForeignPool => assert!(foreign),
                 }
-                side.held.push(Held { packet, data });
+                self.sides[from as usize].held.push(Held { packet, data });
             }
         }
     }
@@ -199,37 +240,39 @@ impl World {
         let side = &mut self.sides[end as usize];
         let room = side.fill_size - side.port.rx_submission.level() as usize;
         let free = side.port.pool.available();
-        let moved = side.port.rx_submission.refill(&side.port.pool);
+        let moved = side.port.rx_submission.refill();
         assert_eq!(moved, free.min(room));
         side.rx.extend(std::iter::repeat_n(None, moved));
     }
 
-    /// Gives held packets to the fill ring, as a driver does that allocates ahead.
-    fn submit_for_receiving(&mut self, end: End) {
-        let side = &mut self.sides[end as usize];
-        let count = self.rng.usize(0..4).min(side.held.len());
-        let room = side.fill_size - side.port.rx_submission.level() as usize;
+    /// Gives held packets to the fill ring, as a driver does that allocates ahead. One of another pool stays.
+    fn submit_for_receiving(&mut self, from: End, end: End) {
+        let held = &mut self.sides[from as usize].held;
+        let count = self.rng.usize(0..4).min(held.len());
         let mut batch = PacketBatch::with_capacity(HELD);
         let mut frames = Vec::new();
-        for Held { packet, .. } in side.held.drain(..count) {
+        for Held { packet, .. } in held.drain(..count) {
             frames.push(Some(frame(&packet)));
             batch.push(packet).expect("no more are held than fit");
         }
+        let foreign = from != end && self.pools == Pools::OneEach;
+        let side = &mut self.sides[end as usize];
+        let room = if foreign { 0 } else { side.fill_size - side.port.rx_submission.level() as usize };
         let moved = side.port.rx_submission.submit(&mut batch);
-        if self.trust != Trust::Nobody {
+        if self.trust != Trust::Nobody || foreign {
             assert_eq!(moved, count.min(room));
             assert_eq!(batch.len(), count - moved);
         }
         side.rx.extend(frames.drain(..moved));
         while let Some(packet) = batch.pop() {
-            side.hold(packet);
+            self.sides[from as usize].hold(packet);
         }
     }
 
     fn dequeue(&mut self, end: End) {
         let side = &mut self.sides[end as usize];
         let mut batch = PacketBatch::with_capacity(HELD - side.held.len());
-        let taken = side.port.rx_completion.dequeue(&side.port.pool, &mut batch);
+        let taken = side.port.rx_completion.dequeue(&mut batch);
         assert_eq!(taken, batch.len());
         while let Some(packet) = batch.pop() {
             if self.trust != Trust::Nobody {
@@ -243,7 +286,8 @@ impl World {
         let side = &mut self.sides[end as usize];
         let lent = side.rx.pop_front().expect("received into a frame that was lent");
         assert!(lent.is_none_or(|lent| lent == frame(packet)), "received into another frame than the next");
-        side.assert_nowhere(packet);
+        self.assert_nowhere(packet);
+        let side = &mut self.sides[end as usize];
         side.received += 1;
         let serial = u64::from_be_bytes(packet.data()[..8].try_into().expect("eight bytes"));
         if self.trust == Trust::Exact {
@@ -261,7 +305,7 @@ impl World {
     fn reap(&mut self, end: End) {
         let max = self.rng.usize(0..40);
         let side = &mut self.sides[end as usize];
-        let reaped = side.port.tx_completion.reap(&side.port.pool, max);
+        let reaped = side.port.tx_completion.reap(max);
         assert!(reaped <= max);
         if self.trust != Trust::Nobody {
             assert!(reaped <= side.tx.len(), "more completed than were submitted");
@@ -317,9 +361,7 @@ impl World {
             }
             self.wire.advance(Duration::from_millis(1));
             self.wire.step(16);
-            for side in &self.sides {
-                side.assert_census(self.trust);
-            }
+            self.assert_censuses();
         }
         if self.trust != Trust::Nobody {
             assert!(self.sides.iter().all(|side| side.tx.is_empty()), "some sent frames never came back");
@@ -335,24 +377,39 @@ impl World {
 }
 
 /// Runs a number of worlds, and says how many violations their pools counted.
-fn run_worlds(trust: Trust) -> u64 {
+fn run_worlds(trust: Trust, pools: Pools) -> u64 {
     let seed = std::env::var("NETDEXT_SEED")
         .map_or_else(|_| fastrand::u64(..), |seed| seed.parse().expect("NETDEXT_SEED is a number"));
     println!("NETDEXT_SEED={seed}");
-    (0..WORLDS).map(|n| World::new(trust, seed.wrapping_add(n)).run()).sum()
+    (0..WORLDS).map(|n| World::new(trust, pools, seed.wrapping_add(n)).run()).sum()
 }
 
 #[test]
 fn every_payload_arrives_once_and_in_order_or_is_counted_as_lost() {
-    run_worlds(Trust::Exact);
+    run_worlds(Trust::Exact, Pools::OneEach);
 }
 
 #[test]
 fn a_bad_wire_loses_no_frame_of_either_pool() {
-    run_worlds(Trust::Kernel);
+    run_worlds(Trust::Kernel, Pools::OneEach);
 }
 
 #[test]
 fn a_kernel_that_returns_wrong_addresses_is_noticed_and_breaks_nothing() {
-    assert!(run_worlds(Trust::Nobody) > 0, "bad addresses must have been counted");
+    assert!(run_worlds(Trust::Nobody, Pools::OneEach) > 0, "bad addresses must have been counted");
+}
+
+#[test]
+fn two_ports_that_share_a_pool_keep_apart_what_each_was_lent() {
+    run_worlds(Trust::Exact, Pools::Shared);
+}
+
+#[test]
+fn a_bad_wire_loses_no_frame_of_a_shared_pool() {
+    run_worlds(Trust::Kernel, Pools::Shared);
+}
+
+#[test]
+fn a_kernel_that_returns_the_frames_of_another_port_is_noticed_and_breaks_nothing() {
+    assert!(run_worlds(Trust::Nobody, Pools::Shared) > 0, "bad addresses must have been counted");
 }

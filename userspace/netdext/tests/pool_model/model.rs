@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use netdext::packet::{Census, Packet};
+use netdext::packet::{Census, Lent, Packet};
 use netdext::port::{Port, RingSizes};
 
 /// What the model can foretell.
@@ -57,13 +57,14 @@ impl Side {
         }
     }
 
-    pub fn free(&self) -> usize {
-        self.port.pool.capacity() - self.held.len() - self.tx.len() - self.rx.len()
-    }
-
     pub fn hold(&mut self, packet: Packet) {
         let data = packet.data().to_vec();
         self.held.push(Held { packet, data });
+    }
+
+    /// Frames of its pool that this side has in hand or has lent.
+    pub fn taken(&self) -> usize {
+        self.held.len() + self.tx.len() + self.rx.len()
     }
 
     /// A frame that comes into the driver's hands must not be anywhere else.
@@ -74,25 +75,35 @@ impl Side {
         assert!(!self.rx.contains(&Some(this)), "handed out while it is lent for receiving");
     }
 
-    pub fn assert_census(&self, trust: Trust) {
-        let census = self.port.pool.census();
-        assert!(census.is_whole(), "{census}");
+    pub fn assert_held(&self) {
         for Held { packet, data } in &self.held {
             assert!(packet.data() == data, "the data of a held packet changed");
         }
-        if trust == Trust::Nobody {
-            assert!(census.user as usize <= self.held.len(), "{census}");
-            return;
+    }
+}
+
+/// The census of a pool is what the lists of the sides that share it say.
+pub fn assert_census<'a>(sides: impl IntoIterator<Item = &'a Side> + Clone, trust: Trust) {
+    let pool = &sides.clone().into_iter().next().expect("a pool has a port").port.pool;
+    let census = pool.census();
+    assert!(census.is_whole(), "{census}");
+    let mut expected =
+        Census { capacity: pool.capacity() as u32, free: census.capacity, ..Census::default() };
+    for side in sides {
+        side.assert_held();
+        let (rx, tx) = (side.rx.len() as u32, side.tx.len() as u32);
+        expected.free = expected.free.saturating_sub(side.taken() as u32);
+        expected.user += side.held.len() as u32;
+        expected.rx_lent += rx;
+        expected.tx_lent += tx;
+        if trust != Trust::Nobody {
+            assert_eq!(side.port.lent(), Lent { rx, tx });
+            assert_eq!((side.port.violations(), pool.violations()), (0, 0));
         }
-        let expected = Census {
-            free: self.free() as u32,
-            user: self.held.len() as u32,
-            rx_lent: self.rx.len() as u32,
-            tx_lent: self.tx.len() as u32,
-            quarantined: 0,
-            capacity: self.port.pool.capacity() as u32,
-        };
+    }
+    if trust == Trust::Nobody {
+        assert!(census.user <= expected.user, "{census}");
+    } else {
         assert_eq!(census, expected);
-        assert_eq!(self.port.pool.violations(), 0);
     }
 }

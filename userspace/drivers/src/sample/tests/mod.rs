@@ -107,8 +107,8 @@ impl Net {
             match &mut self.peer {
                 Peer::Driver(worker) => busy |= worker.step(now, 64).expect("no queue fails").any(),
                 Peer::Test(port, batch) => {
-                    port.rx_submission.refill(&port.pool);
-                    port.rx_completion.dequeue(&port.pool, batch);
+                    port.rx_submission.refill();
+                    port.rx_completion.dequeue(batch);
                     while let Some(packet) = batch.pop() {
                         self.arrived.push(packet.data().to_vec());
                         busy = true;

@@ -33,9 +33,9 @@ impl Queue {
         let mut sent = Vec::new();
         for _ in 0..10 {
             self.worker.step(self.wire.now(), 64).unwrap();
-            self.other.rx_submission.refill(&self.other.pool);
+            self.other.rx_submission.refill();
             self.wire.settle();
-            self.other.rx_completion.dequeue(&self.other.pool, &mut batch);
+            self.other.rx_completion.dequeue(&mut batch);
             while let Some(packet) = batch.pop() {
                 sent.push(packet.data().to_vec());
             }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::{End, Faults, Moved, SimConfig};
 use crate::dispatch::Timestamp;
-use crate::packet::{Desc, PacketPool};
+use crate::packet::{Desc, Lender};
 use crate::port::{CompletionRing, PortHandle, RingSizes, SocketStatistics, SubmissionRing};
 
 /// A frame on the wire.
@@ -22,7 +22,7 @@ pub(super) struct Flying {
 
 /// The kernel's half of one port.
 pub(super) struct Kernel {
-    pub(super) pool: PacketPool,
+    lender: Lender,
     sizes: RingSizes,
     fill: VecDeque<Desc>,
     rx: VecDeque<Desc>,
@@ -37,9 +37,9 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    pub(super) fn new(pool: PacketPool, sizes: RingSizes) -> Self {
+    pub(super) fn new(lender: Lender, sizes: RingSizes) -> Self {
         Self {
-            pool,
+            lender,
             sizes,
             fill: VecDeque::new(),
             rx: VecDeque::new(),
@@ -69,7 +69,7 @@ impl State {
 
     /// An address that some ring might wrongly return: anywhere, also beyond the pool.
     fn bad_address(&mut self, end: End) -> Desc {
-        let pool = &self.kernels[end as usize].pool;
+        let pool = self.kernels[end as usize].lender.pool();
         let beyond = (pool.capacity() as u64 + 2) * pool.frame_size() as u64;
         Desc { addr: self.rng.u64(0..beyond), len: self.rng.u32(0..4096) }
     }
@@ -85,7 +85,7 @@ impl State {
                 break;
             };
             let mut data = Vec::new();
-            if kernel.pool.read_lent_tx(desc, &mut data) {
+            if kernel.lender.read_lent_tx(desc, &mut data) {
                 self.launch(from.other(), data, moved);
             } else {
                 kernel.statistics.tx_invalid_descs += 1;
@@ -156,7 +156,7 @@ impl State {
         let meta = RxMeta { magic: RX_META_MAGIC, reserved: 0, ktime_ns: self.now.as_nanos() };
         let meta = self.config.timestamps.then_some(meta);
         let kernel = &mut self.kernels[to as usize];
-        if data.len() > kernel.pool.max_data() {
+        if data.len() > kernel.lender.pool().max_data() {
             kernel.statistics.rx_dropped += 1;
             return None;
         }
@@ -169,7 +169,7 @@ impl State {
             kernel.statistics.rx_dropped += 1;
             return None;
         };
-        let desc = kernel.pool.write_lent_rx(fill.addr, data, meta);
+        let desc = kernel.lender.write_lent_rx(fill.addr, data, meta);
         kernel.statistics.rx_invalid_descs += u64::from(desc.is_none());
         desc
     }
