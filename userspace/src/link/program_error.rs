@@ -85,11 +85,6 @@ pub enum ProgramError {
     /// A steering rule can't be added or removed.
     #[error(transparent)]
     Rule(#[from] TableError),
-    /// Only a bpf_link changes its program without a gap, and this attachment is none.
-    #[error(
-        "the XDP program can't be replaced: it isn't attached by a bpf_link; stop the driver and start it again"
-    )]
-    NotReloadable,
     /// Another program couldn't be put in the place of the one that is attached, which is off now.
     #[error(
         "replacing the XDP program failed, and it is off the interface; stop the driver and start it again"
