@@ -9,9 +9,9 @@ use aya::Ebpf;
 use aya::programs::links::FdLink;
 use netdext_abi::generate::PASS;
 
-use super::attachment::{self, XdpHook};
+use super::attachment::XdpHook;
 use super::device::{Device, Peer, PeerLocation};
-use super::netlink::{DeviceError, Netlink, link_name};
+use super::netlink::DeviceError;
 use super::program::{attach_held, loader, xdp_mut};
 use super::program_error::{ProgramError, load_error};
 use super::traffic::OBJECT;
@@ -56,7 +56,7 @@ impl PeerNapi {
     ///
     /// Outside of a tokio runtime.
     pub async fn prepare(device: &Device) -> Result<Option<Self>, PeerNapiError> {
-        let (Some("veth"), Some(Peer { index, location })) = (device.kind.as_deref(), device.peer) else {
+        let (Some("veth"), Some(Peer { location, .. })) = (device.kind.as_deref(), device.peer) else {
             return Ok(None);
         };
         if location != PeerLocation::SameNamespace {
@@ -67,12 +67,11 @@ impl PeerNapi {
             );
             return Ok(None);
         }
-        let Some(message) = Netlink::open()?.link_by_index(index).await? else { return Ok(None) };
-        let peer = link_name(&message);
-        match attachment::attached_program(index).map_err(ProgramError::from)? {
-            Some(program) if program.mode == XdpHook::Skb => Err(PeerNapiError::Skb { peer }),
+        let Some(peer) = device.peer_device().await? else { return Ok(None) };
+        match peer.xdp {
+            Some(program) if program.mode == XdpHook::Skb => Err(PeerNapiError::Skb { peer: peer.name }),
             Some(_) => Ok(None),
-            None => Ok(Some(Self::attach(&peer, index)?)),
+            None => Ok(Some(Self::attach(&peer.name, peer.index)?)),
         }
     }
 

@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::program_error::ProgramError;
 use super::{
-    attachment::{self, ForeignProgram, XdpHook},
+    attachment::{self, XdpHook},
+    netlink::DeviceError,
     program_error::{attach_error, innermost, load_error},
     run_time, spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
@@ -281,9 +282,7 @@ impl SteeringProgram {
         if self.attachment.is_some() {
             return Err(ProgramError::AlreadyAttached);
         }
-        if let Some(program) = attachment::attached_program(ifindex)? {
-            make_way(iface, ifindex, program, replace)?;
-        }
+        make_way(iface, ifindex, replace)?;
         match mode {
             XdpMode::Native => self.attach_in(iface, ifindex, XdpHook::Native),
             XdpMode::Skb => self.attach_in(iface, ifindex, XdpHook::Skb),
@@ -326,11 +325,7 @@ impl SteeringProgram {
     }
 
     fn sits_on(&self, ifindex: u32) -> Result<bool, ProgramError> {
-        match attachment::attached_id(ifindex) {
-            Ok(found) => Ok(found.is_some_and(|(id, _)| id == self.program_id)),
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(attachment::attachment(ifindex)?.is_some_and(|there| there.id == self.program_id))
     }
 
     /// The frames for the driver on `queue` go to this AF_XDP socket from now on; see [`SteeringMaps::insert_socket`].
@@ -518,18 +513,16 @@ fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error
     Ok(FdLink::try_from(xdp.take_link(id)?)?)
 }
 
-/// Takes a program off to make room for ours, if that is wanted and possible.
-pub(super) fn make_way(
-    iface: &str,
-    ifindex: u32,
-    program: ForeignProgram,
-    replace: bool,
-) -> Result<(), ProgramError> {
+/// Takes a program off to make room for ours, if there is one, and that is wanted and possible.
+pub(super) fn make_way(iface: &str, ifindex: u32, replace: bool) -> Result<(), ProgramError> {
+    let Some(program) = attachment::attached_program(ifindex)? else { return Ok(()) };
     if !replace {
         return Err(ProgramError::Foreign { iface: iface.into(), program });
     }
     match attachment::detach(ifindex, program.mode) {
-        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+        Err(DeviceError::Netlink { source, .. })
+            if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) =>
+        {
             Err(ProgramError::HeldElsewhere { iface: iface.into(), program })
         }
         other => Ok(other?),

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{
-    attachment::{self, AttachmentError, ForeignProgram, XdpHook},
+    attachment::{self, ForeignProgram, XdpHook},
     kernel::{KernelError, KernelFeatures, Need},
+    netlink::DeviceError,
     steering::SteeringError,
     verifier::{Verdict, WholeLog},
 };
@@ -114,7 +115,7 @@ pub enum ProgramError {
     },
     /// Asking for, or taking off, the program on an interface failed.
     #[error(transparent)]
-    Attachment(#[from] AttachmentError),
+    Attachment(#[from] DeviceError),
     /// A map can't be read or changed.
     #[error(transparent)]
     Steering(#[from] SteeringError),

@@ -20,7 +20,7 @@ use netdext_abi::generate::{
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
-use super::attachment::{self, XdpHook};
+use super::attachment::XdpHook;
 use super::program::{ProgramError, attach_held, loader, make_way, xdp_mut};
 use super::program_error::{load_error, os_error};
 use super::steering::SteeringError;
@@ -142,9 +142,7 @@ impl Traffic {
         if self.link.is_some() {
             return Err(ProgramError::AlreadyAttached);
         }
-        if let Some(program) = attachment::attached_program(ifindex)? {
-            make_way(iface, ifindex, program, replace)?;
-        }
+        make_way(iface, ifindex, replace)?;
         let name = self.role.attached();
         self.link = Some(attach_held(&mut self.ebpf, name, iface, ifindex, XdpHook::Native)?);
         Ok(())
