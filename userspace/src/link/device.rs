@@ -314,12 +314,12 @@ fn is_default_route_through(route: &RouteMessage, index: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::blocking;
     use super::*;
 
     #[test]
     fn the_loopback_has_its_well_known_facts() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        let lo = runtime.block_on(Device::query("lo")).unwrap();
+        let lo = blocking(async || Device::query("lo").await).unwrap().unwrap();
         assert_eq!((lo.name.as_str(), lo.index, lo.mac), ("lo", 1, [0; 6]));
         assert_eq!((lo.kind, lo.peer, lo.is_default_route), (None, None, false));
         assert_eq!(lo.active_queues.usable(), 1);
