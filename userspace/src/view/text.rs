@@ -1,4 +1,4 @@
-//! Counts as text, for `netdext stats`.
+//! Counts as text, for `netdext stats` and the summary of `netdext run`.
 
 use std::time::Duration;
 
@@ -6,7 +6,9 @@ use super::format::{nanos, si, uptime};
 use super::rates::{Rates, not_zero};
 use super::table::Table;
 use crate::driver::lifecycle::State;
-use crate::stats::{Accounting, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting};
+use crate::stats::{
+    Accounting, GeneratorReport, InjectorReport, Percentiles, PortStats, QueueStats, TxAccounting,
+};
 
 /// What there is to say when every netdext answers and none has a driver.
 pub const NO_DRIVER: &str = "no driver is running: start one with `netdext run` or `netdext install`";
@@ -46,22 +48,27 @@ pub fn sent(accounting: &TxAccounting) -> String {
 }
 
 /// Where the injector's requests went.
-pub fn injector(injector: &InjectorReport) -> String {
-    let InjectorReport {
-        sent,
-        replies,
-        lost,
-        in_flight,
-        residue,
-        late,
-        duplicates,
-        out_of_order,
-        not_sent,
-        ..
-    } = injector;
+pub fn requests(injector: &InjectorReport) -> String {
+    let InjectorReport { sent, replies, lost, in_flight, residue, .. } = injector;
+    format!("sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}")
+}
+
+fn injector(injector: &InjectorReport) -> String {
+    let InjectorReport { late, duplicates, out_of_order, not_sent, .. } = injector;
+    let requests = requests(injector);
     format!(
-        "sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}; \
-         not sent {not_sent}, late {late}, duplicate {duplicates}, out of order {out_of_order}"
+        "{requests}; not sent {not_sent}, late {late}, duplicate {duplicates}, out of order {out_of_order}"
+    )
+}
+
+/// How fast the generator was, and what it could not send.
+fn generator(generator: &GeneratorReport) -> String {
+    let GeneratorReport { sent, skipped, no_frame, refused, sending_ns, .. } = generator;
+    let seconds = *sending_ns as f64 / 1e9;
+    let rate = if seconds > 0.0 { *sent as f64 / seconds } else { 0.0 };
+    format!(
+        "sent {sent} in {seconds:.3} s, {rate:.0} a second; skipped {skipped}, refused {refused}, waited for a frame \
+         {no_frame} times"
     )
 }
 
@@ -71,6 +78,7 @@ pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
         .injector
         .as_ref()
         .map(|injector| [("round trip", injector.rtt_ns), ("sent late by", injector.pacing_error_ns)]);
+    let generator = stats.generator.map(|generator| ("sent late by", generator.pacing_error_ns));
     let stages = stats.latency_ns.as_ref().map(|latency| {
         [
             ("XDP to driver", latency.xdp_to_user),
@@ -78,7 +86,7 @@ pub fn latencies(stats: &PortStats) -> Vec<(String, Percentiles)> {
             ("tx to done", latency.tx_to_completion),
         ]
     });
-    let all = injector.into_iter().flatten().chain(stages.into_iter().flatten());
+    let all = injector.into_iter().flatten().chain(generator).chain(stages.into_iter().flatten());
     // Of the round trip it is worth knowing that there was none yet.
     let measured = all.filter(|(name, times)| times.count > 0 || *name == "round trip");
     measured.map(|(name, times)| (name.to_owned(), times)).collect()
@@ -89,7 +97,20 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
     let up =
         stats.uptime_ns.map(|ns| format!(", up {}", uptime(Duration::from_nanos(ns)))).unwrap_or_default();
     let mut lines = vec![format!("{} on {}: {}{up}", stats.driver, stats.iface, state(stats.state))];
-    lines.extend(queues(stats).lines("  "));
+    lines.extend(below(stats, rates, stats.census.is_whole()));
+    lines
+}
+
+/// All counts of a driver that has ended, as lines. `whole` says whether no frame is missing, also on a queue that left no
+/// report.
+pub fn summary(stats: &PortStats, run: Duration, whole: bool) -> Vec<String> {
+    let mut lines = vec![format!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64())];
+    lines.extend(below(stats, None, whole));
+    lines
+}
+
+fn below(stats: &PortStats, rates: Option<&Rates>, whole: bool) -> Vec<String> {
+    let mut lines = queues(stats).lines("  ");
     if let Some(rates) = rates {
         lines.extend(queue_rates(stats, rates).lines("  "));
     }
@@ -114,7 +135,10 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
     if let Some(report) = &stats.injector {
         lines.push(named("injector", &injector(report)));
     }
-    let whole = if stats.census.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
+    if let Some(report) = &stats.generator {
+        lines.push(named("generator", &generator(report)));
+    }
+    let whole = if whole { "none missing" } else { "FRAMES ARE MISSING" };
     lines.push(named("pool", &format!("{}: {whole}", stats.census)));
     if stats.violations > 0 {
         lines.push(named("kernel", &format!("{} descriptors returned wrongly", stats.violations)));
@@ -248,6 +272,26 @@ sample on veth0: running, up 00:01:12
         let text = lines(&stats, None).join("\n");
         assert!(text.contains("8192: FRAMES ARE MISSING"), "{text}");
         assert!(text.contains("kernel     2 descriptors returned wrongly"), "{text}");
+    }
+
+    #[test]
+    fn a_summary_has_the_same_lines_and_knows_of_missing_frames() {
+        let mut stats = stats();
+        stats.generator = Some(GeneratorReport {
+            sent: 2000,
+            skipped: 1,
+            no_frame: 2,
+            refused: 3,
+            sending_ns: 500_000_000,
+            pacing_error_ns: Percentiles { count: 2000, p50: 7000, ..Percentiles::default() },
+        });
+        let text = summary(&stats, Duration::from_millis(12_340), false);
+        assert_eq!(text[0], "summary: sample on veth0, 12.3 s");
+        let below = text[1..].join("\n");
+        assert_eq!(below, lines(&stats, None)[1..].join("\n").replace("none missing", "FRAMES ARE MISSING"));
+        let generator = "  generator  sent 2000 in 0.500 s, 4000 a second; skipped 1, refused 3, waited for a frame 2 times\n";
+        assert!(below.contains(generator), "{below}");
+        assert!(below.contains("  sent late by   2000     0 ns  7.00 us"), "{below}");
     }
 
     #[test]

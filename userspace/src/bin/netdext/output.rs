@@ -8,7 +8,7 @@ use anyhow::Context;
 use netdext::capture::CaptureReport;
 use netdext::link::attachment::XdpHook;
 use netdext::link::threaded::Tuning;
-use netdext::stats::{GeneratorReport, Name, Percentiles, PortStats, SCHEMA_VERSION};
+use netdext::stats::{PortStats, SCHEMA_VERSION};
 use netdext::supervisor::spec::InjectorSpec;
 use netdext::supervisor::{RunConfig, RunInfo, RunReport};
 use netdext::view::text;
@@ -166,71 +166,8 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         });
         return;
     }
-    let sum = |count: fn(&netdext::stats::QueueStats) -> u64| stats.queues.iter().map(count).sum::<u64>();
-    say!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64());
-    say!(
-        "  received  {} frames, {} bytes; sent {} frames, {} bytes",
-        sum(|q| q.rx_packets),
-        sum(|q| q.rx_bytes),
-        sum(|q| q.tx_packets),
-        sum(|q| q.tx_bytes)
-    );
-    let answers = stats.verdicts.answers();
-    let answers: Vec<_> = answers.iter().map(|(name, count)| (Name::Borrowed(name), *count)).collect();
-    print_named("answered", answers.iter().map(|(name, count)| (name, count)));
-    print_named("handled", stats.counters.iter());
-    print_named("dropped", stats.drops.iter());
-    print_named("events", stats.events.iter());
-    say!("  frames    {}", text::accounting(&stats.accounting));
-    let sent = &stats.tx_accounting;
-    say!(
-        "  sending   submitted {} = completed {} + lost {} + residue {}",
-        sent.submitted,
-        sent.completed,
-        sent.lost,
-        sent.residue
-    );
-    print_named("lost", stats.losses.iter());
-    if let Some(injector) = &stats.injector {
-        say!(
-            "  injector  sent {} = replies {} + lost {} + residue {}; late {}, duplicate {}, out of order {}",
-            injector.sent,
-            injector.replies,
-            injector.lost,
-            injector.residue,
-            injector.late,
-            injector.duplicates,
-            injector.out_of_order
-        );
-        print_times("RTT       ", &injector.rtt_ns);
-        print_times("pacing    late by ", &injector.pacing_error_ns);
-    }
-    print_latency(stats);
-    if let Some(generator) = &stats.generator {
-        print_generator(generator);
-    }
-    let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
-    say!("  pool      {}: {whole}", stats.census);
-}
-
-fn print_latency(stats: &PortStats) {
-    let Some(latency) = &stats.latency_ns else { return };
-    print_times("latency   XDP to driver: ", &latency.xdp_to_user);
-    print_times("latency   driver to tx ring: ", &latency.user_to_tx);
-    print_times("latency   tx ring to completion: ", &latency.tx_to_completion);
-}
-
-/// One line of percentiles; nothing if there are none.
-fn print_times(what: &str, times: &Percentiles) {
-    let us = |ns: u64| ns as f64 / 1000.0;
-    if times.count > 0 {
-        say!(
-            "  {what}p50 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
-            us(times.p50),
-            us(times.p99),
-            us(times.p999),
-            us(times.max)
-        );
+    for line in text::summary(stats, run, report.is_whole()) {
+        say!("{line}");
     }
 }
 
@@ -250,28 +187,6 @@ pub fn print_capture(report: &CaptureReport, json: bool) {
     let CaptureReport { seen, accepted, written, dropped, ended } = report;
     let late = if *ended { "" } else { "; still being written" };
     say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
-}
-
-fn print_generator(generator: &GeneratorReport) {
-    let seconds = generator.sending_ns as f64 / 1e9;
-    let rate = if seconds > 0.0 { generator.sent as f64 / seconds } else { 0.0 };
-    say!(
-        "  generator sent {} in {seconds:.3} s, {rate:.0} a second; skipped {}, refused {}, waited for a frame {} times",
-        generator.sent,
-        generator.skipped,
-        generator.refused,
-        generator.no_frame
-    );
-    print_times("lateness  ", &generator.pacing_error_ns);
-}
-
-/// One line of named counts, without those that are zero; nothing if all are.
-fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
-    let counts: Vec<_> =
-        counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
-    if !counts.is_empty() {
-        say!("  {title:9} {}", counts.join(", "));
-    }
 }
 
 /// Prints a line.

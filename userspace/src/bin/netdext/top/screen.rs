@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netdext::driver::lifecycle::State;
-use netdext::stats::{InjectorReport, Percentiles, PortStats, QueueStats};
+use netdext::stats::{Percentiles, PortStats, QueueStats};
 use netdext::view::format::{nanos, si, uptime};
 use netdext::view::{QueueRates, text};
 use ratatui::Frame;
@@ -132,10 +132,7 @@ fn account_lines(stats: &PortStats) -> Vec<Line<'static>> {
         Line::raw(format!("{census}: FRAMES ARE MISSING")).red()
     });
     if let Some(injector) = &stats.injector {
-        let InjectorReport { sent, replies, lost, in_flight, residue, .. } = injector;
-        lines.push(Line::raw(format!(
-            "injector  sent {sent} = replies {replies} + lost {lost} + in flight {in_flight} + residue {residue}"
-        )));
+        lines.push(Line::raw(format!("injector  {}", text::requests(injector))));
     }
     lines
 }
