@@ -115,7 +115,7 @@ async fn status(config: &LabConfig) -> anyhow::Result<()> {
             if device.up { "up" } else { "down" },
             device.active_queues.usable(),
             device.mtu,
-            device.xdp.map_or_else(|| "none".to_owned(), |xdp| format!("id {}", xdp.program_id)),
+            device.xdp.map_or_else(|| "none".to_owned(), |xdp| format!("id {}", xdp.id)),
         ),
         None => say!("{name}: missing"),
     };

@@ -4,14 +4,13 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::view::text::{self, Distribution};
+use crate::view::text;
 use anyhow::Context;
-use netdext::metrics::Percentiles;
 use netdext_daemon::spec::InjectorSpec;
 use netdext_host::capture::CaptureReport;
 use netdext_host::link::attachment::XdpHook;
 use netdext_host::link::threaded::Tuning;
-use netdext_host::stats::{Name, PortStats, SCHEMA_VERSION};
+use netdext_host::stats::{PortStats, SCHEMA_VERSION};
 use netdext_host::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
 
@@ -167,44 +166,9 @@ pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
         });
         return;
     }
-    let sum =
-        |count: fn(&netdext_host::stats::QueueStats) -> u64| stats.queues.iter().map(count).sum::<u64>();
-    say!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64());
-    say!(
-        "  received  {} frames, {} bytes; sent {} frames, {} bytes",
-        sum(|q| q.rx_packets),
-        sum(|q| q.rx_bytes),
-        sum(|q| q.tx_packets),
-        sum(|q| q.tx_bytes)
-    );
-    let answers = stats.verdicts.answers();
-    let answers: Vec<_> = answers.iter().map(|(name, count)| (Name::Borrowed(name), *count)).collect();
-    print_named("answered", answers.iter().map(|(name, count)| (name, count)));
-    print_named("handled", stats.counters.iter());
-    print_named("dropped", stats.drops.iter());
-    print_named("events", stats.events.iter());
-    say!("  frames    {}", text::accounting(&stats.accounting));
-    let sent = &stats.tx_accounting;
-    say!(
-        "  sending   submitted {} = completed {} + lost {} + residue {}",
-        sent.submitted,
-        sent.completed,
-        sent.lost,
-        sent.residue
-    );
-    print_named("lost", stats.losses.iter());
-    for (name, metrics) in text::groups(stats) {
-        say!("  {name:9} {}", text::numbers(metrics));
+    for line in text::summary(stats, run, report.is_whole()) {
+        say!("{line}");
     }
-    for Distribution { name, unit, values } in text::distributions(stats) {
-        let Percentiles { p50, p99, p999, max, .. } = values;
-        let [p50, p99, p999, max] = [p50, p99, p999, max].map(|value| text::with_unit(value as f64, unit));
-        if values.count > 0 {
-            say!("  {name}: p50 {p50}, p99 {p99}, p99.9 {p999}, max {max}");
-        }
-    }
-    let whole = if report.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
-    say!("  pool      {}: {whole}", stats.census);
 }
 
 /// Prints what a capture counted.
@@ -223,15 +187,6 @@ pub fn print_capture(report: &CaptureReport, json: bool) {
     let CaptureReport { seen, accepted, written, dropped, ended } = report;
     let late = if *ended { "" } else { "; still being written" };
     say!("capture: {seen} frames seen, {accepted} wanted = {written} written + {dropped} dropped{late}");
-}
-
-/// One line of named counts, without those that are zero; nothing if all are.
-fn print_named<'a>(title: &str, counts: impl Iterator<Item = (&'a Name, &'a u64)>) {
-    let counts: Vec<_> =
-        counts.filter(|(_, count)| **count > 0).map(|(name, count)| format!("{name} {count}")).collect();
-    if !counts.is_empty() {
-        say!("  {title:9} {}", counts.join(", "));
-    }
 }
 
 /// Prints a line.

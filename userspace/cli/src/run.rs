@@ -215,7 +215,7 @@ async fn foreground(
             return Err(error.into());
         }
     };
-    let mut single = Single::new(config.driver.name(), &spec.iface, begun.elapsed());
+    let mut single = Single::new(config.driver.name(), &spec.iface);
     let mut requests = listen();
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json, spec.injector.as_ref().map(|injector| (injector, targets.as_slice())));

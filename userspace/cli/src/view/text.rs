@@ -1,4 +1,4 @@
-//! Counts as text, for `netdext stats`.
+//! Counts as text, for `netdext stats` and the summary of `netdext run`.
 
 use std::time::Duration;
 
@@ -117,7 +117,20 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
     let up =
         stats.uptime_ns.map(|ns| format!(", up {}", uptime(Duration::from_nanos(ns)))).unwrap_or_default();
     let mut lines = vec![format!("{} on {}: {}{up}", stats.driver, stats.iface, state(stats.state))];
-    lines.extend(queues(stats).lines("  "));
+    lines.extend(below(stats, rates, stats.census.is_whole()));
+    lines
+}
+
+/// All counts of a driver that has ended, as lines. `whole` says whether no frame is missing, also on a queue that left no
+/// report.
+pub fn summary(stats: &PortStats, run: Duration, whole: bool) -> Vec<String> {
+    let mut lines = vec![format!("summary: {} on {}, {:.1} s", stats.driver, stats.iface, run.as_secs_f64())];
+    lines.extend(below(stats, None, whole));
+    lines
+}
+
+fn below(stats: &PortStats, rates: Option<&Rates>, whole: bool) -> Vec<String> {
+    let mut lines = queues(stats).lines("  ");
     if let Some(rates) = rates {
         lines.extend(queue_rates(stats, rates).lines("  "));
     }
@@ -142,7 +155,7 @@ pub fn lines(stats: &PortStats, rates: Option<&Rates>) -> Vec<String> {
     for (name, metrics) in groups(stats) {
         lines.push(named(name, &numbers(metrics)));
     }
-    let whole = if stats.census.is_whole() { "none missing" } else { "FRAMES ARE MISSING" };
+    let whole = if whole { "none missing" } else { "FRAMES ARE MISSING" };
     lines.push(named("pool", &format!("{}: {whole}", stats.census)));
     if stats.violations > 0 {
         lines.push(named("kernel", &format!("{} descriptors returned wrongly", stats.violations)));
@@ -279,6 +292,26 @@ sample on veth0: running, up 00:01:12
         let text = lines(&stats, None).join("\n");
         assert!(text.contains("8192: FRAMES ARE MISSING"), "{text}");
         assert!(text.contains("kernel     2 descriptors returned wrongly"), "{text}");
+    }
+
+    #[test]
+    fn a_summary_has_the_same_lines_and_knows_of_missing_frames() {
+        let mut stats = stats();
+        stats.generator = Some(GeneratorReport {
+            sent: 2000,
+            skipped: 1,
+            no_frame: 2,
+            refused: 3,
+            sending_ns: 500_000_000,
+            pacing_error_ns: Percentiles { count: 2000, p50: 7000, ..Percentiles::default() },
+        });
+        let text = summary(&stats, Duration::from_millis(12_340), false);
+        assert_eq!(text[0], "summary: sample on veth0, 12.3 s");
+        let below = text[1..].join("\n");
+        assert_eq!(below, lines(&stats, None)[1..].join("\n").replace("none missing", "FRAMES ARE MISSING"));
+        let generator = "  generator  sent 2000 in 0.500 s, 4000 a second; skipped 1, refused 3, waited for a frame 2 times\n";
+        assert!(below.contains(generator), "{below}");
+        assert!(below.contains("  sent late by   2000     0 ns  7.00 us"), "{below}");
     }
 
     #[test]

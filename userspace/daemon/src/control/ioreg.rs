@@ -1,8 +1,8 @@
 //! The tree of drivers as `netdext ioreg` shows it.
 //!
 //! ```text
-//! +-o veth0  <class IOEthernetInterface, id 0x100000001, registered, matched, active, busy 0 (0 ms), retain 2>
-//!   +-o sample  <class SampleDriver, id 0x100000002, registered, matched, active, busy 0 (4 ms), retain 16>
+//! +-o veth0  <class EthernetInterface, id 0x100000001, matched, active>
+//!   +-o sample  <class AfXdpDriver, id 0x100000002, matched, active>
 //!     | {
 //!     |   "wait" = "adaptive"
 //!     | }
@@ -23,18 +23,10 @@ pub struct Entry {
     pub class: String,
     /// Its number, unique in the tree.
     pub id: u64,
-    /// Whether others can find it.
-    pub registered: bool,
     /// Whether a driver was found for it, or it for its provider.
     pub matched: bool,
     /// Whether it works.
     pub active: bool,
-    /// Changes of state that are under way.
-    pub busy: u32,
-    /// How long changes of state have taken, in ns.
-    pub busy_ns: u64,
-    /// How many others hold it: frames out of a pool, entries below.
-    pub retain: u64,
     /// Live counts and settings by name.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub properties: Map<String, Value>,
@@ -46,16 +38,7 @@ pub struct Entry {
 impl Entry {
     /// An entry that works and has nothing below it.
     pub fn new(name: impl Into<String>, class: impl Into<String>, id: u64) -> Self {
-        Self {
-            name: name.into(),
-            class: class.into(),
-            id,
-            registered: true,
-            matched: true,
-            active: true,
-            retain: 1,
-            ..Self::default()
-        }
+        Self { name: name.into(), class: class.into(), id, matched: true, active: true, ..Self::default() }
     }
 
     /// Adds a property, replacing one of the same name.
@@ -76,19 +59,11 @@ pub fn text(roots: &[Entry]) -> String {
 }
 
 fn write_entry(text: &mut String, entry: &Entry, prefix: &str, last: bool) {
-    let Entry { name, class, id, registered, matched, active, busy, busy_ns, retain, properties, children } =
-        entry;
-    let not = |on: &bool| if *on { "" } else { "!" };
+    let Entry { name, class, id, matched, active, properties, children } = entry;
+    let matched = if *matched { "matched" } else { "!matched" };
     let active = if *active { "active" } else { "inactive" };
     // Writing to a String does not fail.
-    let _ = writeln!(
-        text,
-        "{prefix}+-o {name}  <class {class}, id {id:#x}, {}registered, {}matched, {active}, busy {busy} ({} ms), \
-         retain {retain}>",
-        not(registered),
-        not(matched),
-        busy_ns / 1_000_000,
-    );
+    let _ = writeln!(text, "{prefix}+-o {name}  <class {class}, id {id:#x}, {matched}, {active}>");
     let below = format!("{prefix}{}", if last { "  " } else { "| " });
     if !properties.is_empty() {
         let bar = if children.is_empty() { "  " } else { "| " };
@@ -110,11 +85,10 @@ mod tests {
     fn tree() -> Entry {
         let mut provider = Entry::new("veth0", "EthernetInterface", 0x1_0000_0001).with("mtu", 1500);
         let mut driver = Entry::new("sample", "SampleDriver", 0x1_0002_8cee);
-        (driver.busy_ns, driver.retain) = (4_900_000, 16);
         let mut queue = Entry::new("queue 0", "Queue", 3).with("rx_packets", 7).with("mode", "native");
         queue.children.push(Entry::new("pool", "PacketPool", 4));
         let mut timer = Entry::new("ReceiveTimer", "Timer", 5).with("fired", 2);
-        (timer.registered, timer.matched, timer.active) = (false, false, false);
+        (timer.matched, timer.active) = (false, false);
         driver.children = vec![queue, timer];
         provider.children.push(driver);
         provider
@@ -122,18 +96,18 @@ mod tests {
 
     #[test]
     fn the_tree_has_the_form_of_ioreg() {
-        let expected = r#"+-o veth0  <class EthernetInterface, id 0x100000001, registered, matched, active, busy 0 (0 ms), retain 1>
+        let expected = r#"+-o veth0  <class EthernetInterface, id 0x100000001, matched, active>
   | {
   |   "mtu" = 1500
   | }
-  +-o sample  <class SampleDriver, id 0x100028cee, registered, matched, active, busy 0 (4 ms), retain 16>
-    +-o queue 0  <class Queue, id 0x3, registered, matched, active, busy 0 (0 ms), retain 1>
+  +-o sample  <class SampleDriver, id 0x100028cee, matched, active>
+    +-o queue 0  <class Queue, id 0x3, matched, active>
     | | {
     | |   "mode" = "native"
     | |   "rx_packets" = 7
     | | }
-    | +-o pool  <class PacketPool, id 0x4, registered, matched, active, busy 0 (0 ms), retain 1>
-    +-o ReceiveTimer  <class Timer, id 0x5, !registered, !matched, inactive, busy 0 (0 ms), retain 1>
+    | +-o pool  <class PacketPool, id 0x4, matched, active>
+    +-o ReceiveTimer  <class Timer, id 0x5, !matched, inactive>
         {
           "fired" = 2
         }

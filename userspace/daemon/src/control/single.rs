@@ -1,7 +1,5 @@
 //! What a process with one driver answers: `netdext run`.
 
-use std::time::{Duration, Instant};
-
 use super::driver;
 use super::list::{ListEntry, ListState};
 use super::protocol::{ErrorCode, ErrorObject, Request, Selector, ServerInfo};
@@ -13,16 +11,15 @@ use netdext_host::supervisor::Supervisor;
 /// The number of the first entry of the tree.
 const FIRST_ID: u64 = 0x1_0000_0001;
 
-/// The names of the one driver, and how long it has been busy.
+/// The names of the one driver.
 #[derive(Clone, Debug)]
 pub struct Single {
     entry: ListEntry,
-    busy: Duration,
 }
 
 impl Single {
-    /// A driver that has just been started, which took `busy`.
-    pub fn new(driver: &str, iface: &str, busy: Duration) -> Self {
+    /// A driver that has just been started.
+    pub fn new(driver: &str, iface: &str) -> Self {
         let bundle_id = format!("org.netdext.{driver}");
         let entry = ListEntry {
             team_id: format!("PID{}", std::process::id()),
@@ -35,7 +32,7 @@ impl Single {
             iface: iface.to_owned(),
             last_error: None,
         };
-        Self { entry, busy }
+        Self { entry }
     }
 
     /// Answers a request.
@@ -55,7 +52,6 @@ impl Single {
                     id: FIRST_ID,
                     entry: self.entry(supervisor),
                     info: Some(Box::new(supervisor.info().clone())),
-                    busy: self.busy,
                     stats: supervisor.stats().await.ok(),
                 };
                 Reply::json(&[tree::build(&facts)])
@@ -71,13 +67,8 @@ impl Single {
                         request,
                         Request::Enable { .. } | Request::Disable { .. } | Request::Power { .. }
                     );
-                    let begun = Instant::now();
                     let answer = driver::answer(supervisor, request).await?;
-                    if switches {
-                        self.busy += begun.elapsed();
-                        return Reply::json(&self.entry(supervisor));
-                    }
-                    Ok(answer)
+                    if switches { Reply::json(&self.entry(supervisor)) } else { Ok(answer) }
                 }
             },
         }

@@ -1,7 +1,5 @@
 //! The entries of `netdext ioreg` for one driver: provider interface, driver, queues, pool, timers.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::ioreg::Entry;
@@ -17,15 +15,13 @@ pub struct Facts {
     pub entry: ListEntry,
     /// What was started, if it runs.
     pub info: Option<Box<RunInfo>>,
-    /// Time spent on starting and switching.
-    pub busy: Duration,
     /// Its counts, if it runs.
     pub stats: Option<PortStats>,
 }
 
 /// The tree of a driver.
 pub fn build(facts: &Facts) -> Entry {
-    let Facts { id, entry, info, busy, stats } = facts;
+    let Facts { id, entry, info, stats } = facts;
     let mut ids = *id..;
     // The range has no end.
     let mut next = || ids.next().unwrap_or_default();
@@ -33,7 +29,6 @@ pub fn build(facts: &Facts) -> Entry {
     let mut driver = Entry::new(&*entry.bundle_id, "AfXdpDriver", next());
     (provider.active, driver.active) = (info.is_some(), entry.active);
     (provider.matched, driver.matched) = (info.is_some(), info.is_some());
-    driver.busy_ns = u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX);
     driver = driver
         .with("team_id", &*entry.team_id)
         .with("version", &*entry.version)
@@ -57,9 +52,6 @@ pub fn build(facts: &Facts) -> Entry {
             .with("counters", counted(&json!(stats.counters)))
             .with("drops", counted(&json!(stats.drops)))
             .with("verdicts", counted(&json!(stats.verdicts)));
-        // Frames that are out of the pool are held by somebody.
-        let census = &stats.census;
-        driver.retain += u64::from(census.user + census.rx_lent + census.tx_lent);
         for queue in &stats.queues {
             driver.children.extend(queue_entries(queue, &mut next));
         }
@@ -81,8 +73,6 @@ pub fn build(facts: &Facts) -> Entry {
             );
         }
     }
-    provider.retain += 1;
-    driver.retain += driver.children.len() as u64;
     provider.children.push(driver);
     provider
 }

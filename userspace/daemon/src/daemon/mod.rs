@@ -181,9 +181,8 @@ impl Daemon {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Started { driver, info, took, made_link } => {
+            Event::Started { driver, info, made_link } => {
                 let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == driver) else { return };
-                slot.busy += took;
                 let entry = match std::mem::replace(&mut slot.phase, Phase::Waiting) {
                     Phase::Starting { runner, installer } => {
                         slot.phase = Phase::Running { runner, info, since: Instant::now() };
@@ -209,8 +208,8 @@ impl Daemon {
                     self.start_driver(driver, None);
                 }
             }
-            Event::Answered { driver, request, answer, took, client } => {
-                let answer = self.note_change(driver, &request, answer, took);
+            Event::Answered { driver, request, answer, client } => {
+                let answer = self.note_change(driver, &request, answer);
                 reply(client, answer);
             }
         }
@@ -343,15 +342,13 @@ impl Daemon {
             let answer = self.change_while_stopped(id, &request);
             return reply(client, answer);
         };
-        let begun = Instant::now();
         let order = if changes(&request) {
             let (sender, receiver) = oneshot::channel();
             let (events, asked) = (self.sender.clone(), request.clone());
             tokio::task::spawn_local(async move {
                 let ended = || ErrorObject::new(ErrorCode::State, "the driver ended before it answered");
                 let answer = receiver.await.unwrap_or_else(|_| Err(ended()));
-                let took = begun.elapsed();
-                let _ = events.send(Event::Answered { driver: id, request: asked, answer, took, client });
+                let _ = events.send(Event::Answered { driver: id, request: asked, answer, client });
             });
             Order { request, reply: sender }
         } else {
@@ -387,9 +384,7 @@ impl Daemon {
 
     /// Keeps in the registry what the driver has just been told, and answers with the driver's entry where the
     /// driver itself has nothing to say.
-    fn note_change(&mut self, driver: u64, request: &Request, answer: Answer, took: Duration) -> Answer {
-        let Some(slot) = self.slots.iter_mut().find(|slot| slot.id == driver) else { return answer };
-        slot.busy += took;
+    fn note_change(&mut self, driver: u64, request: &Request, answer: Answer) -> Answer {
         let answer = answer?;
         match request {
             Request::Enable { .. } | Request::Disable { .. } | Request::Power { .. } => {
@@ -402,7 +397,7 @@ impl Daemon {
             _ => return Ok(answer),
         }
         let slot = self.slots.iter().find(|slot| slot.id == driver);
-        Reply::json(&slot.map(Slot::list_entry))
+        slot.map_or(Ok(answer), |slot| Reply::json(&slot.list_entry()))
     }
 
     /// Changes what the registry keeps of a driver.
@@ -433,8 +428,7 @@ impl Daemon {
                 Phase::Running { info, .. } => Some(info.clone()),
                 _ => None,
             };
-            let facts =
-                tree::Facts { id: slot.id, entry: slot.list_entry(), info, busy: slot.busy, stats: None };
+            let facts = tree::Facts { id: slot.id, entry: slot.list_entry(), info, stats: None };
             waiting.push((facts, ask_stats(slot)));
         }
         tokio::task::spawn_local(async move {
@@ -498,14 +492,13 @@ async fn read_stats(answer: oneshot::Receiver<Answer>) -> Option<PortStats> {
     }
 }
 
-/// Whether a request changes what the registry keeps or what `busy` counts.
+/// Whether a request changes what the registry keeps.
 fn changes(request: &Request) -> bool {
     matches!(
         request,
         Request::Enable { .. }
             | Request::Disable { .. }
             | Request::Power { .. }
-            | Request::Reload { .. }
             | Request::SteerAdd { .. }
             | Request::SteerAddAll { .. }
             | Request::SteerDel { .. }

@@ -1,7 +1,5 @@
 //! One installed driver, running: a task that owns its supervisor.
 
-use std::time::{Duration, Instant};
-
 use tokio::sync::{mpsc, oneshot};
 
 use super::suspend::SleepEvent;
@@ -42,8 +40,6 @@ pub(super) enum Event {
     Started {
         driver: u64,
         info: Box<RunInfo>,
-        /// How long starting took.
-        took: Duration,
         /// Whether the interface was made for it.
         made_link: bool,
     },
@@ -58,13 +54,7 @@ pub(super) enum Event {
     /// It is time to start a failed driver again.
     Retry { driver: u64 },
     /// A driver has answered a request that the daemon has to take note of.
-    Answered {
-        driver: u64,
-        request: Request,
-        answer: Answer,
-        took: Duration,
-        client: oneshot::Sender<Answer>,
-    },
+    Answered { driver: u64, request: Request, answer: Answer, client: oneshot::Sender<Answer> },
 }
 
 /// Why a driver does not run.
@@ -110,11 +100,10 @@ async fn run(
     orders: mpsc::Receiver<Order>,
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), RunnerError> {
-    let begun = Instant::now();
     // Before a pair is made.
     kernel::refuse_panic(start.risk_kernel_panic).map_err(StartError::from)?;
     let lab = if start.spec.lab { make_lab(&start).await? } else { None };
-    let result = with_link(&start, begun, lab.is_some(), orders, events).await;
+    let result = with_link(&start, lab.is_some(), orders, events).await;
     // What failed first is what the user needs to know.
     match lab {
         Some(lab) => result.and(lab.down().await.map_err(Into::into)),
@@ -139,7 +128,6 @@ async fn make_lab(start: &Start) -> Result<Option<Lab>, LabError> {
 
 async fn with_link(
     start: &Start,
-    begun: Instant,
     made_link: bool,
     orders: mpsc::Receiver<Order>,
     events: &mpsc::UnboundedSender<Event>,
@@ -158,7 +146,6 @@ async fn with_link(
     let _ = events.send(Event::Started {
         driver: start.driver,
         info: Box::new(supervisor.info().clone()),
-        took: begun.elapsed(),
         made_link,
     });
     let result = serve(supervisor, orders).await;

@@ -42,14 +42,12 @@ pub(super) struct Slot {
     pub installed: Installed,
     pub phase: Phase,
     pub last_error: Option<String>,
-    /// Time spent on starting and switching.
-    pub busy: Duration,
     retries: u32,
 }
 
 impl Slot {
     pub fn new(id: u64, installed: Installed) -> Self {
-        Self { id, installed, phase: Phase::Off, last_error: None, busy: Duration::ZERO, retries: 0 }
+        Self { id, installed, phase: Phase::Off, last_error: None, retries: 0 }
     }
 
     /// The runner, if the driver can be asked something.

@@ -110,10 +110,10 @@ fn xdp_program(facts: &Facts) -> Finding {
         XdpHook::Hardware => format!("ip link set dev {name} xdpoffload off"),
     };
     match (ours, attached.held_by_link) {
-        (true, Some(false)) => found(
+        (_, Some(false)) => found(
             Problem,
-            format!("{program} was left behind by a netdext that was killed"),
-            "a new start is refused, and frames for the old driver's sockets go to the kernel",
+            format!("another XDP program is attached: {program}"),
+            "an interface has room for one program; `netdext run --replace` takes this one off",
         )
         .fix(take_off),
         (true, _) => found(
@@ -121,12 +121,6 @@ fn xdp_program(facts: &Facts) -> Finding {
             format!("a netdext is running here: {program}"),
             "an interface has one driver at a time: another start is refused",
         ),
-        (false, Some(false)) => found(
-            Problem,
-            format!("another XDP program is attached: {program}"),
-            "an interface has room for one program; `netdext run --replace` takes this one off",
-        )
-        .fix(take_off),
         (false, _) => found(
             Problem,
             format!("another XDP program is attached, and held by a process or a pin: {program}"),

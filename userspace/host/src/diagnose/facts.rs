@@ -9,7 +9,7 @@ use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolRingAttr};
 use futures_util::StreamExt;
 use rustix::process::{Resource, getrlimit};
 
-use crate::link::attachment::{AttachmentError, ForeignProgram, attached_program};
+use crate::link::attachment::ForeignProgram;
 use crate::link::kernel::{KernelFeatures, Release};
 use crate::link::offload::active_features;
 use crate::link::program::{ProgramConfig, SteeringProgram};
@@ -18,17 +18,6 @@ use crate::link::xdp_features::{XdpFeatures, xdp_features};
 use crate::link::{Device, DeviceError};
 use crate::privilege::{Cap, missing_for_run};
 use netdext::error::one_line;
-
-/// Why an interface could not be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum GatherError {
-    /// The interface itself.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-    /// Its XDP program.
-    #[error(transparent)]
-    Attachment(#[from] AttachmentError),
-}
 
 /// Everything that the checks look at.
 #[derive(Clone, Debug)]
@@ -140,11 +129,12 @@ impl Facts {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub async fn gather(iface: &str) -> Result<Self, GatherError> {
+    pub async fn gather(iface: &str) -> Result<Self, DeviceError> {
         let device = Device::query(iface).await?;
         let sysfs = NetSysfs::open();
-        let attached = attached_program(device.index)?
-            .map(|program| AttachedProgram { held_by_link: held_by_link(program.id), program });
+        let attached = device
+            .xdp
+            .map(|there| AttachedProgram { held_by_link: held_by_link(there.id), program: there.named() });
         let peer = match (device.peer, device.peer_device().await?) {
             (_, Some(peer)) => PeerView::Here(Box::new(EndFacts::gather(peer, &sysfs).await)),
             (Some(_), None) => PeerView::Elsewhere,

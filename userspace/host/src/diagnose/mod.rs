@@ -17,9 +17,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use self::facts::{
-    AttachedProgram, EndFacts, Facts, GatherError, PeerView, ProgramTrial, RingSlots, SystemFacts,
-};
+pub use self::facts::{AttachedProgram, EndFacts, Facts, PeerView, ProgramTrial, RingSlots, SystemFacts};
 use crate::link::tuning::Change;
 
 /// How bad a finding is.

@@ -1,18 +1,18 @@
 //! What XDP program sits on an interface, by rtnetlink (`IFLA_XDP`), and taking one off that sits there by netlink.
 
-use std::{fmt, io};
+use std::fmt;
 
 use aya::programs::loaded_programs;
-use futures_util::TryStreamExt;
 use rtnetlink::{
-    Handle, LinkUnspec,
-    packet_route::link::{LinkAttribute, LinkXdp, XdpAttached},
+    LinkUnspec,
+    packet_route::link::{LinkAttribute, LinkXdp},
 };
 use serde::Serialize;
-use thiserror::Error;
+
+use super::netlink::{DeviceError, Netlink, blocking, failed};
 
 /// Where in the receive path a program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum XdpHook {
     /// In the driver, before there is an skb.
@@ -44,7 +44,34 @@ impl fmt::Display for XdpHook {
     }
 }
 
-/// An XDP program that sits on an interface.
+/// The XDP program of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XdpAttachment {
+    /// The kernel's number of the program, as in `bpftool prog show id`.
+    pub id: u32,
+    /// Where it runs.
+    pub mode: XdpHook,
+}
+
+impl XdpAttachment {
+    /// With several programs (hardware and another) the one nearest to us counts.
+    pub(super) fn of(attributes: &[LinkXdp]) -> Option<Self> {
+        let each = attributes.iter().filter_map(|attribute| match attribute {
+            LinkXdp::DrvProgId(id) => Some(Self { id: *id, mode: XdpHook::Native }),
+            LinkXdp::SkbProgId(id) => Some(Self { id: *id, mode: XdpHook::Skb }),
+            LinkXdp::HwProgId(id) => Some(Self { id: *id, mode: XdpHook::Hardware }),
+            _ => None,
+        });
+        each.min_by_key(|program| program.mode)
+    }
+
+    /// The same with the program's name, for people.
+    pub(crate) fn named(self) -> ForeignProgram {
+        ForeignProgram { id: self.id, name: program_name(self.id), mode: self.mode }
+    }
+}
+
+/// An XDP program that sits on an interface, with its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ForeignProgram {
     /// The kernel's number of the program.
@@ -62,98 +89,34 @@ impl fmt::Display for ForeignProgram {
     }
 }
 
-/// Why an interface's XDP program can't be asked for or taken off.
-#[derive(Debug, Error)]
-pub enum AttachmentError {
-    /// No netlink socket or no thread to serve it.
-    #[error("opening a route netlink socket failed")]
-    Open(#[source] io::Error),
-    /// The kernel refused the request.
-    #[error("{operation} on interface {ifindex} failed")]
-    Request {
-        /// What was asked.
-        operation: &'static str,
-        /// The interface.
-        ifindex: u32,
-        /// What the kernel answered.
-        source: rtnetlink::Error,
-    },
-}
-
-impl AttachmentError {
-    /// The kernel's error number, where the request reached it.
-    #[must_use]
-    pub fn raw_os_error(&self) -> Option<i32> {
-        match self {
-            Self::Request { source: rtnetlink::Error::NetlinkError(message), .. } => {
-                message.to_io().raw_os_error()
-            }
-            Self::Request { .. } => None,
-            Self::Open(error) => error.raw_os_error(),
-        }
-    }
-}
-
-/// The XDP program on an interface of the calling thread's network namespace, `None` when there is none. Blocks.
+/// The XDP program on an interface of the calling thread's network namespace; `None` when there is none, or no such
+/// interface. Blocks.
 ///
 /// # Errors
 ///
-/// [`AttachmentError`], also when there is no such interface.
-pub fn attached_program(ifindex: u32) -> Result<Option<ForeignProgram>, AttachmentError> {
-    let found = attached_id(ifindex)?;
-    Ok(found.map(|(id, mode)| ForeignProgram { id, name: program_name(id), mode }))
+/// The kernel refused, or there is no netlink socket or thread to be had.
+pub fn attached_program(ifindex: u32) -> Result<Option<ForeignProgram>, DeviceError> {
+    Ok(attachment(ifindex)?.map(XdpAttachment::named))
 }
 
-/// Number and mode of the XDP program on an interface; cheaper than [`attached_program`], which looks for the name.
-pub(super) fn attached_id(ifindex: u32) -> Result<Option<(u32, XdpHook)>, AttachmentError> {
-    blocking(async move |handle| {
-        let reply = handle.link().get().match_index(ifindex).execute().try_next().await;
-        let failed = |source| AttachmentError::Request { operation: "reading IFLA_XDP", ifindex, source };
-        let attributes = reply.map_err(failed)?.map(|link| link.attributes).unwrap_or_default();
-        Ok(attributes.into_iter().find_map(|attribute| match attribute {
-            LinkAttribute::Xdp(xdp) => program_of(&xdp),
-            _ => None,
-        }))
-    })
+/// The same without the name, which takes a look at every program.
+pub(super) fn attachment(ifindex: u32) -> Result<Option<XdpAttachment>, DeviceError> {
+    let message = blocking(async || Netlink::open()?.link_by_index(ifindex).await)??;
+    let attributes = message.map(|message| message.attributes).unwrap_or_default();
+    Ok(attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Xdp(xdp) => XdpAttachment::of(xdp),
+        _ => None,
+    }))
 }
 
 /// Takes the program off that sits there by netlink. One that is held by a bpf_link is refused with `EBUSY`. Blocks.
-pub(super) fn detach(ifindex: u32, mode: XdpHook) -> Result<(), AttachmentError> {
-    blocking(async move |handle| {
-        let xdp = vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode.flags())];
-        let message =
-            LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Xdp(xdp)).build();
-        handle.link().set(message).execute().await.map_err(|source| AttachmentError::Request {
-            operation: "detaching the XDP program",
-            ifindex,
-            source,
-        })
-    })
-}
-
-/// With several programs (hardware and another) the one nearest to us counts.
-fn program_of(attributes: &[LinkXdp]) -> Option<(u32, XdpHook)> {
-    let mut single = None;
-    let mut attached = None;
-    let mut first = None;
-    for attribute in attributes {
-        match attribute {
-            LinkXdp::ProgId(id) => single = Some(*id),
-            LinkXdp::Attached(mode) => attached = Some(*mode),
-            LinkXdp::DrvProgId(id) => first = Some((*id, XdpHook::Native)),
-            LinkXdp::SkbProgId(id) if first.is_none() => first = Some((*id, XdpHook::Skb)),
-            LinkXdp::HwProgId(id) if first.is_none() => first = Some((*id, XdpHook::Hardware)),
-            _ => {}
-        }
-    }
-    // Kernels before 4.20 name only the one program and its mode.
-    let mode = match attached? {
-        XdpAttached::Driver => XdpHook::Native,
-        XdpAttached::SocketBuffer => XdpHook::Skb,
-        XdpAttached::Hardware => XdpHook::Hardware,
-        _ => return first,
-    };
-    single.map(|id| (id, mode)).or(first)
+pub(super) fn detach(ifindex: u32, mode: XdpHook) -> Result<(), DeviceError> {
+    let xdp = vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode.flags())];
+    let message = LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Xdp(xdp)).build();
+    blocking(async || {
+        let reply = Netlink::open()?.route().link().set(message).execute().await;
+        reply.map_err(|e| failed(format!("detach the XDP program of interface {ifindex}"), e))
+    })?
 }
 
 fn program_name(id: u32) -> Option<String> {
@@ -161,51 +124,27 @@ fn program_name(id: u32) -> Option<String> {
     info.name_as_str().filter(|name| !name.is_empty()).map(ToOwned::to_owned)
 }
 
-/// Runs a netlink conversation on a thread of its own: the caller may or may not be inside a runtime, and a new thread
-/// is in its creator's network namespace.
-fn blocking<T: Send>(
-    conversation: impl AsyncFnOnce(Handle) -> Result<T, AttachmentError> + Send,
-) -> Result<T, AttachmentError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netdext-netlink".into()).spawn_scoped(scope, || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build()
-                .map_err(AttachmentError::Open)?;
-            runtime.block_on(async {
-                let (connection, handle, _) = rtnetlink::new_connection().map_err(AttachmentError::Open)?;
-                let serving = tokio::spawn(connection);
-                let outcome = conversation(handle).await;
-                serving.abort();
-                outcome
-            })
-        });
-        match thread.map_err(AttachmentError::Open)?.join() {
-            Ok(outcome) => outcome,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use rtnetlink::packet_route::link::XdpAttached;
+
     use super::*;
 
     #[test]
     fn a_single_program_is_named_with_its_mode() {
         let xdp = [LinkXdp::Attached(XdpAttached::SocketBuffer), LinkXdp::ProgId(7), LinkXdp::SkbProgId(7)];
-        assert_eq!(program_of(&xdp), Some((7, XdpHook::Skb)));
+        assert_eq!(XdpAttachment::of(&xdp), Some(XdpAttachment { id: 7, mode: XdpHook::Skb }));
     }
 
     #[test]
     fn of_several_programs_the_native_one_is_named() {
         let xdp = [LinkXdp::Attached(XdpAttached::Multiple), LinkXdp::HwProgId(9), LinkXdp::DrvProgId(8)];
-        assert_eq!(program_of(&xdp), Some((8, XdpHook::Native)));
+        assert_eq!(XdpAttachment::of(&xdp), Some(XdpAttachment { id: 8, mode: XdpHook::Native }));
     }
 
     #[test]
     fn no_program_is_none() {
-        assert_eq!(program_of(&[LinkXdp::Attached(XdpAttached::None)]), None);
-        assert_eq!(program_of(&[]), None);
+        assert_eq!(XdpAttachment::of(&[LinkXdp::Attached(XdpAttached::None)]), None);
+        assert_eq!(XdpAttachment::of(&[]), None);
     }
 }

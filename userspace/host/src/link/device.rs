@@ -4,11 +4,10 @@ use std::net::IpAddr;
 
 use futures_util::{StreamExt, TryStreamExt};
 use rtnetlink::RouteMessageBuilder;
-use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
-};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
+use super::attachment::XdpAttachment;
 use super::netlink::{DeviceError, Netlink, failed, link_name};
 
 /// Where the other end of a veth or netkit pair is.
@@ -62,28 +61,6 @@ impl ActiveQueues {
     pub fn usable(&self) -> u32 {
         self.rx.min(self.tx)
     }
-}
-
-/// How an XDP program is attached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver (`XDP_FLAGS_DRV_MODE`).
-    Native,
-    /// In the generic receive path (`XDP_FLAGS_SKB_MODE`).
-    Skb,
-    /// In the hardware (`XDP_FLAGS_HW_MODE`).
-    Hardware,
-    /// More than one of these; the program id is of one of them.
-    Multiple,
-}
-
-/// The XDP program of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct XdpAttachment {
-    /// The kernel's id of the program, as in `bpftool prog show id`.
-    pub program_id: u32,
-    /// Where it runs.
-    pub mode: XdpMode,
 }
 
 /// The facts of one interface at the time of the query.
@@ -219,7 +196,7 @@ impl From<&LinkMessage> for LinkFacts {
                 LinkAttribute::NumRxQueues(count) => facts.rx_queues = *count,
                 LinkAttribute::NumTxQueues(count) => facts.tx_queues = *count,
                 LinkAttribute::LinkInfo(info) => facts.kind = kind(info),
-                LinkAttribute::Xdp(xdp) => facts.xdp = xdp_attachment(xdp),
+                LinkAttribute::Xdp(xdp) => facts.xdp = XdpAttachment::of(xdp),
                 _ => {}
             }
         }
@@ -253,24 +230,6 @@ fn kind(info: &[LinkInfo]) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     })
-}
-
-fn xdp_attachment(attributes: &[LinkXdp]) -> Option<XdpAttachment> {
-    let mode = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::Attached(XdpAttached::Driver) => Some(XdpMode::Native),
-        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpMode::Skb),
-        LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpMode::Hardware),
-        LinkXdp::Attached(XdpAttached::Multiple) => Some(XdpMode::Multiple),
-        _ => None,
-    })?;
-    // With more than one program there is no IFLA_XDP_PROG_ID, only the ids of each mode.
-    let program_id = attributes.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id) | LinkXdp::DrvProgId(id) | LinkXdp::SkbProgId(id) | LinkXdp::HwProgId(id) => {
-            Some(*id)
-        }
-        _ => None,
-    })?;
-    Some(XdpAttachment { program_id, mode })
 }
 
 async fn active_queues(name: &str, index: u32, link: &LinkFacts) -> ActiveQueues {
@@ -355,12 +314,12 @@ fn is_default_route_through(route: &RouteMessage, index: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::blocking;
     use super::*;
 
     #[test]
     fn the_loopback_has_its_well_known_facts() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        let lo = runtime.block_on(Device::query("lo")).unwrap();
+        let lo = blocking(async || Device::query("lo").await).unwrap().unwrap();
         assert_eq!((lo.name.as_str(), lo.index, lo.mac), ("lo", 1, [0; 6]));
         assert_eq!((lo.kind, lo.peer, lo.is_default_route), (None, None, false));
         assert_eq!(lo.active_queues.usable(), 1);
@@ -380,12 +339,5 @@ mod tests {
         assert_eq!(facts.peer().unwrap().location, PeerLocation::Other { id: None });
         facts.link = Some(0);
         assert_eq!(facts.peer(), None);
-    }
-
-    #[test]
-    fn no_program_id_means_no_attachment() {
-        assert_eq!(xdp_attachment(&[LinkXdp::Attached(XdpAttached::None)]), None);
-        let attached = [LinkXdp::Attached(XdpAttached::Driver), LinkXdp::ProgId(9)];
-        assert_eq!(xdp_attachment(&attached), Some(XdpAttachment { program_id: 9, mode: XdpMode::Native }));
     }
 }

@@ -202,6 +202,7 @@ fn interpret(message: &NetlinkMessage<RouteNetlinkMessage>, index: u32) -> Notic
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::blocking;
     use super::*;
     use rtnetlink::packet_core::NetlinkHeader;
 
@@ -237,8 +238,7 @@ mod tests {
 
     #[test]
     fn a_lost_deletion_is_found_by_asking_again() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async {
+        blocking(async || {
             let overrun = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()));
             let mut events = LinkEvents {
                 netlink: Netlink::open().unwrap(),
@@ -251,13 +251,13 @@ mod tests {
             };
             assert_eq!(events.next().await.unwrap(), Some(LinkEvent::Deleted));
             assert_eq!(events.next().await.unwrap(), None);
-        });
+        })
+        .unwrap();
     }
 
     #[test]
     fn a_lost_change_of_the_loopback_is_found_by_asking_again() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async {
+        blocking(async || {
             let mut events = LinkEvents::open(1).await.unwrap();
             let now = events.state().unwrap();
             // As if the last report had been another MTU, and the message about the change was lost.
@@ -265,6 +265,7 @@ mod tests {
             let overrun = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::Overrun(Vec::new()));
             events.notifications = futures_util::stream::iter([overrun]).boxed();
             assert_eq!(events.next().await.unwrap(), Some(LinkEvent::MtuChanged { mtu: now.mtu }));
-        });
+        })
+        .unwrap();
     }
 }

@@ -18,7 +18,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::thread::LinkNameSpaceType;
 
 use super::device::Device;
-use super::netlink::{DeviceError, MAX_ALIAS, Netlink, check_name, failed};
+use super::netlink::{DeviceError, MAX_ALIAS, Netlink, blocking, check_name, failed};
 use super::offload::{self, OffloadError};
 
 /// The alias of a driver end made here; [`Lab::remove`] goes by it.
@@ -280,22 +280,17 @@ impl Drop for Lab {
         if !self.remove_on_drop {
             return;
         }
-        // A destructor can be run inside a runtime, where blocking is not allowed, and on a thread of another
-        // namespace: hence a thread with a runtime of its own, in the namespace of the pair.
-        let removed = std::thread::scope(|scope| {
-            let remove = || {
-                let namespace = self.namespace.as_fd();
-                rustix::thread::move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
-                    .map_err(|e| LabError::Namespace(e.into()))?;
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-                runtime.map_err(LabError::Namespace)?.block_on(delete(self.driver_index))
-            };
-            scope.spawn(remove).join()
+        // This thread can be in another namespace than the pair.
+        let removed = blocking(async || {
+            rustix::thread::move_into_link_name_space(
+                self.namespace.as_fd(),
+                Some(LinkNameSpaceType::Network),
+            )
+            .map_err(|e| LabError::Namespace(e.into()))?;
+            delete(self.driver_index).await
         });
-        match removed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the pair stays behind"),
-            Err(_) => tracing::warn!("the pair stays behind: the thread that removes it panicked"),
+        if let Err(error) = removed.map_err(LabError::from).flatten() {
+            tracing::warn!(%error, "the pair stays behind");
         }
     }
 }

@@ -30,8 +30,9 @@ pub mod tuning;
 pub mod verifier;
 pub mod xdp_features;
 
+pub use attachment::XdpAttachment;
 pub use counters::{LinkCounters, PairCounters};
-pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource, XdpAttachment, XdpMode};
+pub use device::{ActiveQueues, Device, Peer, PeerLocation, QueueSource};
 pub use events::{LinkEvent, LinkEvents, LinkState};
 pub use lab::{Lab, LabConfig, LabError, LabStatus};
 pub use netlink::{DeviceError, Netlink};

@@ -248,6 +248,24 @@ impl Netlink {
     }
 }
 
+/// Runs a netlink conversation to its end on a thread of its own, which it may also move to another namespace: the caller
+/// may be inside a runtime or not, and a new thread is in its creator's network namespace.
+///
+/// # Errors
+/// There is no thread or runtime to be had.
+pub(super) fn blocking<T: Send>(conversation: impl AsyncFnOnce() -> T + Send) -> Result<T, DeviceError> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        Ok(runtime.block_on(conversation()))
+    };
+    let outcome = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netdext-netlink".into()).spawn_scoped(scope, run)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    outcome
+        .map_err(|source| DeviceError::Netlink { operation: "start a thread for netlink".to_owned(), source })
+}
+
 /// The name in a link message; every link has one.
 pub(super) fn link_name(message: &LinkMessage) -> String {
     let name = message.attributes.iter().find_map(|attribute| match attribute {
@@ -290,8 +308,7 @@ mod tests {
 
     #[test]
     fn a_missing_interface_is_reported_with_those_that_exist() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        let error = runtime.block_on(async { Netlink::open()?.link("nxt-nothing").await }).unwrap_err();
+        let error = blocking(async || Netlink::open()?.link("nxt-nothing").await).unwrap().unwrap_err();
         assert!(error.is_gone());
         let text = error.to_string();
         assert!(text.starts_with("no interface nxt-nothing here; there are "), "{text}");

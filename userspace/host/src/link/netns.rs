@@ -17,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::device::alias;
 use super::lab;
-use super::netlink::{DeviceError, Netlink};
+use super::netlink::{DeviceError, Netlink, blocking};
 
 /// Where the names are, as `ip netns` has it (ip-netns(8)).
 const DIRECTORY: &str = "/run/netns";
@@ -158,8 +158,7 @@ pub fn create_if_missing(name: &str) -> Result<NamespaceGuard, NetnsError> {
     }
     // From here on the file is ours, so that a failure removes it.
     let guard = NamespaceGuard { name: name.to_owned(), made: true };
-    std::thread::scope(|scope| scope.spawn(|| populate(name, &path)).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    blocking(async || populate(name, &path).await)??;
     Ok(guard)
 }
 
@@ -183,20 +182,14 @@ pub async fn remove_kept(name: &str) -> Result<bool, NetnsError> {
 }
 
 /// Runs on a thread of its own, which ends up in the new namespace.
-fn populate(name: &str, path: &Path) -> Result<(), NetnsError> {
+async fn populate(name: &str, path: &Path) -> Result<(), NetnsError> {
     #[expect(deprecated, reason = "its replacement is unsafe for CLONE_FILES alone, which is not used")]
     rustix::thread::unshare(UnshareFlags::NEWNET)
         .map_err(|e| io_error("make a network namespace for", path, e.into()))?;
     rustix::mount::mount_bind("/proc/thread-self/ns/net", path)
         .map_err(|e| io_error("mount the namespace on", path, e.into()))?;
-    let set_up = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(|source| DeviceError::Netlink { operation: "start a runtime".to_owned(), source })?;
-        runtime.block_on(async { Netlink::open()?.set_up(LOOPBACK_INDEX, true).await })
-    };
-    set_up().map_err(|source| NetnsError::Loopback { name: name.to_owned(), source })
+    let set_up = async { Netlink::open()?.set_up(LOOPBACK_INDEX, true).await };
+    set_up.await.map_err(|source| NetnsError::Loopback { name: name.to_owned(), source })
 }
 
 /// Removes the name; the namespace goes with its last user.

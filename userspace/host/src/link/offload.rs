@@ -240,6 +240,7 @@ impl ParseableParametrized<[u8], GenlHeader> for FeaturesSet {
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::blocking;
     use super::*;
 
     #[test]
@@ -266,8 +267,7 @@ mod tests {
 
     #[test]
     fn features_of_an_unknown_interface_are_an_error_that_names_it() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        let error = runtime.block_on(active_features("nxt-nothing")).unwrap_err();
+        let error = blocking(async || active_features("nxt-nothing").await).unwrap().unwrap_err();
         assert!(error.to_string().starts_with("read the features of nxt-nothing: "), "{error}");
     }
 }

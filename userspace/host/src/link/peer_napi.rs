@@ -5,17 +5,16 @@
 //! Without, such frames wait in the ring until it is full, and then are lost. Hence a program that passes every frame is
 //! attached to the peer. It is held by a bpf_link, so that it goes with the process in any case.
 
+use aya::Ebpf;
 use aya::programs::links::FdLink;
-use aya::programs::{Xdp, XdpMode};
-use aya::{Ebpf, EbpfError};
 use netdext_abi::generate::PASS;
 
-use super::attachment::{self, XdpHook};
+use super::attachment::XdpHook;
 use super::device::{Device, Peer, PeerLocation};
-use super::netlink::{DeviceError, Netlink, link_name};
-use super::program::loader;
-use super::program_error::{ProgramError, attach_error, load_error};
-use super::traffic::{OBJECT, program_mut};
+use super::netlink::DeviceError;
+use super::program::{attach_held, loader, xdp_mut};
+use super::program_error::{ProgramError, load_error};
+use super::traffic::OBJECT;
 
 /// Why the peer could not be made ready.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +56,7 @@ impl PeerNapi {
     ///
     /// Outside of a tokio runtime.
     pub async fn prepare(device: &Device) -> Result<Option<Self>, PeerNapiError> {
-        let (Some("veth"), Some(Peer { index, location })) = (device.kind.as_deref(), device.peer) else {
+        let (Some("veth"), Some(Peer { location, .. })) = (device.kind.as_deref(), device.peer) else {
             return Ok(None);
         };
         if location != PeerLocation::SameNamespace {
@@ -68,12 +67,11 @@ impl PeerNapi {
             );
             return Ok(None);
         }
-        let Some(message) = Netlink::open()?.link_by_index(index).await? else { return Ok(None) };
-        let peer = link_name(&message);
-        match attachment::attached_program(index).map_err(ProgramError::from)? {
-            Some(program) if program.mode == XdpHook::Skb => Err(PeerNapiError::Skb { peer }),
+        let Some(peer) = device.peer_device().await? else { return Ok(None) };
+        match peer.xdp {
+            Some(program) if program.mode == XdpHook::Skb => Err(PeerNapiError::Skb { peer: peer.name }),
             Some(_) => Ok(None),
-            None => Ok(Some(Self::attach(&peer, index)?)),
+            None => Ok(Some(Self::attach(&peer.name, peer.index)?)),
         }
     }
 
@@ -81,17 +79,12 @@ impl PeerNapi {
     ///
     /// # Errors
     ///
-    /// [`ProgramError`], also before Linux 5.9, which has no bpf_link for XDP.
+    /// [`ProgramError`].
     pub fn attach(iface: &str, ifindex: u32) -> Result<Self, ProgramError> {
         let mut ebpf = loader().load(OBJECT).map_err(load_error)?;
-        let xdp: &mut Xdp = program_mut(&mut ebpf, PASS).map_err(load_error)?;
+        let xdp = xdp_mut(&mut ebpf, PASS).map_err(load_error)?;
         xdp.load().map_err(|error| load_error(error.into()))?;
-        let attached = (|| -> Result<FdLink, EbpfError> {
-            let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
-            let no_link = |error| aya::programs::ProgramError::IOError(std::io::Error::other(error));
-            Ok(FdLink::try_from(xdp.take_link(id)?).map_err(no_link)?)
-        })();
-        let link = attached.map_err(|error| attach_error(iface, ifindex, XdpHook::Native, error))?;
+        let link = attach_held(&mut ebpf, PASS, iface, ifindex, XdpHook::Native)?;
         Ok(Self { _link: link, _ebpf: ebpf })
     }
 }

@@ -1,8 +1,7 @@
 //! Loading the XDP program, and attaching it to an interface for as long as this process lives.
 //!
 //! The attachment is held by a bpf_link, which the kernel takes off when its last descriptor is closed, also after
-//! SIGKILL. Before Linux 5.9 there is none for XDP: then aya attaches by netlink, [`AttachedMode::held_by_link`] is
-//! false, and a killed process leaves its program on the interface, where the next start finds it as a foreign one.
+//! SIGKILL.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -30,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use super::program_error::ProgramError;
 use super::{
-    attachment::{self, ForeignProgram, XdpHook},
+    attachment::{self, XdpHook},
+    netlink::DeviceError,
     program_error::{attach_error, innermost, load_error},
     run_time, spare_loader,
     steering::{ProgramCounters, SteeringError, SteeringMaps},
@@ -87,8 +87,6 @@ pub struct ProgramConfig {
 pub struct AttachedMode {
     /// The mode in use.
     pub mode: XdpHook,
-    /// Whether the attachment ends with the process in any case. If not, it survives SIGKILL.
-    pub held_by_link: bool,
     /// With [`XdpMode::Auto`] in skb mode: why native mode was refused.
     pub native_refused: Option<String>,
 }
@@ -114,9 +112,9 @@ pub struct TestRun {
 }
 
 #[derive(Debug)]
-enum Attachment {
-    Link { held: FdLink, ifindex: u32 },
-    Netlink { ifindex: u32, mode: XdpHook },
+struct Attachment {
+    link: FdLink,
+    ifindex: u32,
 }
 
 /// The loaded program with its maps. Dropping it detaches.
@@ -173,12 +171,9 @@ impl SteeringProgram {
     ///
     /// # Errors
     ///
-    /// [`ProgramError::NotReloadable`] for an attachment that isn't held by a link, and what [`Self::load`] returns: then
-    /// the present program stays. [`ProgramError::Reload`] when the kernel refuses the swap: then it is off.
+    /// What [`Self::load`] returns: then the present program stays. [`ProgramError::Reload`] when the kernel refuses the
+    /// swap: then it is off.
     pub fn reload(&mut self) -> Result<(), ProgramError> {
-        if matches!(self.attachment, Some(Attachment::Netlink { .. })) {
-            return Err(ProgramError::NotReloadable);
-        }
         for name in PROGRAM_NAMES {
             // Link and program array, not these descriptors, keep the present programs running. After a reload that
             // failed there are none.
@@ -192,9 +187,9 @@ impl SteeringProgram {
         }
         let program_id = load_attached(&mut self.ebpf, &mut self.maps, self.logs)?;
         let xdp = xdp_mut(&mut self.ebpf, PROGRAM).map_err(load_error)?;
-        if let Some(Attachment::Link { held, ifindex }) = self.attachment.take() {
-            let held = swap(xdp, held).map_err(ProgramError::Reload)?;
-            self.attachment = Some(Attachment::Link { held, ifindex });
+        if let Some(Attachment { link, ifindex }) = self.attachment.take() {
+            let link = swap(xdp, link).map_err(ProgramError::Reload)?;
+            self.attachment = Some(Attachment { link, ifindex });
         }
         self.program_id = program_id;
         Ok(())
@@ -287,50 +282,25 @@ impl SteeringProgram {
         if self.attachment.is_some() {
             return Err(ProgramError::AlreadyAttached);
         }
-        if let Some(program) = attachment::attached_program(ifindex)? {
-            make_way(iface, ifindex, program, replace)?;
-        }
-        let attached = match mode {
-            XdpMode::Native => self.attach_in(iface, ifindex, XdpHook::Native)?,
-            XdpMode::Skb => self.attach_in(iface, ifindex, XdpHook::Skb)?,
+        make_way(iface, ifindex, replace)?;
+        match mode {
+            XdpMode::Native => self.attach_in(iface, ifindex, XdpHook::Native),
+            XdpMode::Skb => self.attach_in(iface, ifindex, XdpHook::Skb),
             XdpMode::Auto => match self.attach_in(iface, ifindex, XdpHook::Native) {
                 Err(ProgramError::Attach { source, .. }) => {
                     let refused = Some(innermost(&source));
                     let skb = self.attach_in(iface, ifindex, XdpHook::Skb)?;
-                    AttachedMode { native_refused: refused, ..skb }
+                    Ok(AttachedMode { native_refused: refused, ..skb })
                 }
-                other => other?,
+                other => other,
             },
-        };
-        if !attached.held_by_link {
-            tracing::warn!(
-                iface,
-                "no bpf_link for XDP (Linux 5.9): the program stays attached if this process is killed"
-            );
         }
-        Ok(attached)
     }
 
     fn attach_in(&mut self, iface: &str, ifindex: u32, mode: XdpHook) -> Result<AttachedMode, ProgramError> {
-        let aya_mode = match mode {
-            XdpHook::Native => AyaMode::Driver,
-            XdpHook::Skb => AyaMode::Skb,
-            XdpHook::Hardware => AyaMode::Hardware,
-        };
-        let attached = xdp_mut(&mut self.ebpf, PROGRAM).and_then(|xdp| {
-            let id = xdp.attach_to_if_index(ifindex, aya_mode)?;
-            Ok(xdp.take_link(id)?)
-        });
-        let link = attached.map_err(|error| attach_error(iface, ifindex, mode, error))?;
-        // A netlink attachment has no descriptor, and the conversion leaves it attached: from here on it is ours to
-        // take off.
-        let attachment = match FdLink::try_from(link) {
-            Ok(held) => Attachment::Link { held, ifindex },
-            Err(_no_link) => Attachment::Netlink { ifindex, mode },
-        };
-        let held_by_link = matches!(attachment, Attachment::Link { .. });
-        self.attachment = Some(attachment);
-        Ok(AttachedMode { mode, held_by_link, native_refused: None })
+        let link = attach_held(&mut self.ebpf, PROGRAM, iface, ifindex, mode)?;
+        self.attachment = Some(Attachment { link, ifindex });
+        Ok(AttachedMode { mode, native_refused: None })
     }
 
     /// Takes the program off the interface and waits until it is off; without an attachment this does nothing. An
@@ -338,22 +308,11 @@ impl SteeringProgram {
     ///
     /// # Errors
     ///
-    /// [`ProgramError::Attachment`] when the kernel refuses to end a netlink attachment,
+    /// [`ProgramError::Attachment`] when the kernel doesn't say what is on the interface,
     /// [`ProgramError::StillAttached`] when something else holds the program there.
     pub fn detach(&mut self) -> Result<(), ProgramError> {
-        let Some(attachment) = self.attachment.take() else { return Ok(()) };
-        let ifindex = match attachment {
-            Attachment::Link { held, ifindex } => {
-                drop(held);
-                ifindex
-            }
-            Attachment::Netlink { ifindex, mode } => {
-                if self.sits_on(ifindex)? {
-                    attachment::detach(ifindex, mode)?;
-                }
-                ifindex
-            }
-        };
+        let Some(Attachment { link, ifindex }) = self.attachment.take() else { return Ok(()) };
+        drop(link);
         // A child that another thread is starting has a copy of the link's descriptor until it calls execve.
         let deadline = Instant::now() + DETACH_DEADLINE;
         while self.sits_on(ifindex)? {
@@ -366,11 +325,7 @@ impl SteeringProgram {
     }
 
     fn sits_on(&self, ifindex: u32) -> Result<bool, ProgramError> {
-        match attachment::attached_id(ifindex) {
-            Ok(found) => Ok(found.is_some_and(|(id, _)| id == self.program_id)),
-            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(attachment::attachment(ifindex)?.is_some_and(|there| there.id == self.program_id))
     }
 
     /// The frames for the driver on `queue` go to this AF_XDP socket from now on; see [`SteeringMaps::insert_socket`].
@@ -495,10 +450,32 @@ impl std::fmt::Debug for FrameLog {
     }
 }
 
-fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
+/// The XDP program of that name in an object.
+pub(super) fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
     let missing = aya::programs::ProgramError::InvalidName { name: name.into() };
     let program = ebpf.program_mut(name).ok_or(missing)?;
     Ok(program.try_into()?)
+}
+
+/// Attaches a loaded program by a bpf_link, which takes it off when its descriptor is closed.
+pub(super) fn attach_held(
+    ebpf: &mut Ebpf,
+    name: &str,
+    iface: &str,
+    ifindex: u32,
+    mode: XdpHook,
+) -> Result<FdLink, ProgramError> {
+    let aya_mode = match mode {
+        XdpHook::Native => AyaMode::Driver,
+        XdpHook::Skb => AyaMode::Skb,
+        XdpHook::Hardware => AyaMode::Hardware,
+    };
+    let attached = xdp_mut(ebpf, name).and_then(|xdp| {
+        let id = xdp.attach_to_if_index(ifindex, aya_mode)?;
+        let no_link = |error| aya::programs::ProgramError::IOError(std::io::Error::other(error));
+        Ok(FdLink::try_from(xdp.take_link(id)?).map_err(no_link)?)
+    });
+    attached.map_err(|error| attach_error(iface, ifindex, mode, error))
 }
 
 /// Loads objects without the kernel's type information: none of the programs refers to a kernel type, and reading it takes
@@ -536,18 +513,16 @@ fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error
     Ok(FdLink::try_from(xdp.take_link(id)?)?)
 }
 
-/// Takes a program off to make room for ours, if that is wanted and possible.
-pub(super) fn make_way(
-    iface: &str,
-    ifindex: u32,
-    program: ForeignProgram,
-    replace: bool,
-) -> Result<(), ProgramError> {
+/// Takes a program off to make room for ours, if there is one, and that is wanted and possible.
+pub(super) fn make_way(iface: &str, ifindex: u32, replace: bool) -> Result<(), ProgramError> {
+    let Some(program) = attachment::attached_program(ifindex)? else { return Ok(()) };
     if !replace {
         return Err(ProgramError::Foreign { iface: iface.into(), program });
     }
     match attachment::detach(ifindex, program.mode) {
-        Err(error) if error.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+        Err(DeviceError::Netlink { source, .. })
+            if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) =>
+        {
             Err(ProgramError::HeldElsewhere { iface: iface.into(), program })
         }
         other => Ok(other?),

@@ -10,8 +10,9 @@ use rustix::io::Errno;
 use thiserror::Error;
 
 use super::{
-    attachment::{self, AttachmentError, ForeignProgram, XdpHook},
+    attachment::{self, ForeignProgram, XdpHook},
     kernel::{KernelError, KernelFeatures, Need},
+    netlink::DeviceError,
     steering::SteeringError,
     verifier::{Verdict, WholeLog},
 };
@@ -85,11 +86,6 @@ pub enum ProgramError {
     /// A steering rule can't be added or removed.
     #[error(transparent)]
     Rule(#[from] TableError),
-    /// Only a bpf_link changes its program without a gap, and this attachment is none.
-    #[error(
-        "the XDP program can't be replaced: it isn't attached by a bpf_link; stop the driver and start it again"
-    )]
-    NotReloadable,
     /// Another program couldn't be put in the place of the one that is attached, which is off now.
     #[error(
         "replacing the XDP program failed, and it is off the interface; stop the driver and start it again"
@@ -119,7 +115,7 @@ pub enum ProgramError {
     },
     /// Asking for, or taking off, the program on an interface failed.
     #[error(transparent)]
-    Attachment(#[from] AttachmentError),
+    Attachment(#[from] DeviceError),
     /// A map can't be read or changed.
     #[error(transparent)]
     Steering(#[from] SteeringError),

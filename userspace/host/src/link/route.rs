@@ -127,6 +127,7 @@ fn known(entry: &NeighbourMessage, address: IpAddr, index: u32) -> Option<Neighb
 
 #[cfg(test)]
 mod tests {
+    use super::super::netlink::blocking;
     use super::*;
 
     const INDEX: u32 = 7;
@@ -177,11 +178,11 @@ mod tests {
 
     #[test]
     fn the_loopback_address_is_this_hosts() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-        runtime.block_on(async {
+        blocking(async || {
             let netlink = Netlink::open().unwrap();
             assert_eq!(netlink.route_to("127.0.0.1".parse().unwrap(), 1).await.unwrap(), Route::Local);
             assert_eq!(netlink.neighbor("127.0.0.1".parse().unwrap(), 1).await.unwrap(), None);
-        });
+        })
+        .unwrap();
     }
 }

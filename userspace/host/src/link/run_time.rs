@@ -11,10 +11,10 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError};
 use netdext_abi::generate::{PASS, REDIRECT, SOCKETS};
 
-use super::program::{ProgramError, loader};
+use super::program::{ProgramError, loader, xdp_mut};
 use super::program_error::load_error;
 use super::steering::{refused, take};
-use super::traffic::{OBJECT, program_mut};
+use super::traffic::OBJECT;
 
 /// The mean of so many runs over one frame. The kernel counts in whole nanoseconds.
 pub(super) fn mean(xdp: &mut Xdp, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
@@ -42,7 +42,7 @@ impl Baseline {
         let mut sockets: XskMap<_> = take(&mut ebpf, SOCKETS)?;
         sockets.set(0, socket.as_raw_fd(), 0).map_err(refused("inserting a socket", SOCKETS))?;
         for name in [PASS, REDIRECT] {
-            let xdp = program_mut(&mut ebpf, name).map_err(load_error)?;
+            let xdp = xdp_mut(&mut ebpf, name).map_err(load_error)?;
             xdp.load().map_err(|error| load_error(error.into()))?;
         }
         Ok(Self { ebpf })
@@ -54,7 +54,7 @@ impl Baseline {
     ///
     /// [`ProgramError::TestRun`].
     pub fn pass(&mut self, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
-        mean(program_mut(&mut self.ebpf, PASS).map_err(load_error)?, frame, runs)
+        mean(xdp_mut(&mut self.ebpf, PASS).map_err(load_error)?, frame, runs)
     }
 
     /// The mean time of the program that redirects.
@@ -63,7 +63,7 @@ impl Baseline {
     ///
     /// [`ProgramError::TestRun`].
     pub fn redirect(&mut self, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
-        mean(program_mut(&mut self.ebpf, REDIRECT).map_err(load_error)?, frame, runs)
+        mean(xdp_mut(&mut self.ebpf, REDIRECT).map_err(load_error)?, frame, runs)
     }
 }
 

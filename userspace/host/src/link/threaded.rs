@@ -213,7 +213,8 @@ async fn plan(device: &Device, cpus: usize) -> Result<Result<Vec<Change>, Untune
 
 #[cfg(test)]
 mod tests {
-    use super::super::device::{ActiveQueues, QueueSource, XdpAttachment, XdpMode};
+    use super::super::attachment::{XdpAttachment, XdpHook};
+    use super::super::device::{ActiveQueues, QueueSource};
     use super::*;
 
     fn device(name: &str, index: u32) -> Device {
@@ -259,7 +260,7 @@ mod tests {
         const THREAD: &str = "echo 1 > /sys/class/net/veth1/threaded";
         let peer = device("veth1", 7);
         let with_program =
-            Device { xdp: Some(XdpAttachment { mode: XdpMode::Native, program_id: 1 }), ..peer.clone() };
+            Device { xdp: Some(XdpAttachment { mode: XdpHook::Native, id: 1 }), ..peer.clone() };
         let decided = |segmentation, peer, gro| decided(2, segmentation, peer, gro, Some(false)).unwrap();
         assert_eq!(decided(false, &peer, true), THREAD);
         assert_eq!(

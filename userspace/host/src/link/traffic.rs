@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::links::FdLink;
-use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp, XdpMode};
+use aya::programs::{TestRun as _, TestRunOptions, TestRunResult, Xdp};
 use aya::{Ebpf, EbpfError, TestRunAttrs};
 use netdext_abi::generate::{
     DISCARD, ECHO, GENERATE, REFLECT, REPLIES, TALLIES, TEMPLATE, TEMPLATE_LEN, Tallied, Tally, Template,
@@ -20,9 +20,9 @@ use netdext_abi::generate::{
 use rustix::io::Errno;
 use serde::{Serialize, Serializer};
 
-use super::attachment::{self, XdpHook};
-use super::program::{ProgramError, loader, make_way};
-use super::program_error::{attach_error, load_error, os_error};
+use super::attachment::XdpHook;
+use super::program::{ProgramError, attach_held, loader, make_way, xdp_mut};
+use super::program_error::{load_error, os_error};
 use super::steering::SteeringError;
 use crate::cpu;
 
@@ -103,7 +103,7 @@ impl Traffic {
         let mut ebpf = loader().load(OBJECT).map_err(load_error)?;
         let names = [(true, role.attached()), (role == Role::Generate, GENERATE)];
         for name in names.into_iter().filter_map(|(wanted, name)| wanted.then_some(name)) {
-            let xdp: &mut Xdp = program_mut(&mut ebpf, name).map_err(load_error)?;
+            let xdp = xdp_mut(&mut ebpf, name).map_err(load_error)?;
             xdp.load().map_err(|error| load_error(error.into()))?;
         }
         let templates = Mutex::new(take(&mut ebpf, TEMPLATE)?);
@@ -137,21 +137,14 @@ impl Traffic {
     /// # Errors
     ///
     /// [`ProgramError::Foreign`] when another program is there and `replace` is false, [`ProgramError::HeldElsewhere`]
-    /// when it can't be replaced, [`ProgramError::Attach`] when the device refuses, also before Linux 5.9.
+    /// when it can't be replaced, [`ProgramError::Attach`] when the device refuses.
     pub fn attach(&mut self, iface: &str, ifindex: u32, replace: bool) -> Result<(), ProgramError> {
         if self.link.is_some() {
             return Err(ProgramError::AlreadyAttached);
         }
-        if let Some(program) = attachment::attached_program(ifindex)? {
-            make_way(iface, ifindex, program, replace)?;
-        }
+        make_way(iface, ifindex, replace)?;
         let name = self.role.attached();
-        let attached = program_mut(&mut self.ebpf, name).and_then(|xdp| {
-            let id = xdp.attach_to_if_index(ifindex, XdpMode::Driver)?;
-            let no_link = |error| aya::programs::ProgramError::IOError(std::io::Error::other(error));
-            Ok(FdLink::try_from(xdp.take_link(id)?).map_err(no_link)?)
-        });
-        self.link = Some(attached.map_err(|error| attach_error(iface, ifindex, XdpHook::Native, error))?);
+        self.link = Some(attach_held(&mut self.ebpf, name, iface, ifindex, XdpHook::Native)?);
         Ok(())
     }
 
@@ -169,7 +162,8 @@ impl Traffic {
     }
 
     fn run(&self, len: usize, options: TestRunOptions<'_>) -> Result<TestRunResult, ProgramError> {
-        let program = self.ebpf.program(GENERATE).ok_or_else(|| missing(GENERATE));
+        let missing = || EbpfError::from(aya::programs::ProgramError::InvalidName { name: GENERATE.into() });
+        let program = self.ebpf.program(GENERATE).ok_or_else(missing);
         let outcome = program
             .and_then(|program| Ok(<&Xdp>::try_from(program)?))
             .and_then(|xdp| Ok(xdp.test_run(options)?));
@@ -237,14 +231,6 @@ impl std::fmt::Debug for Traffic {
         let Self { link, role, tallies: _, templates: _, template: _, ebpf: _ } = self;
         f.debug_struct("Traffic").field("role", role).field("link", link).finish_non_exhaustive()
     }
-}
-
-fn missing(name: &str) -> EbpfError {
-    aya::programs::ProgramError::InvalidName { name: name.into() }.into()
-}
-
-pub(super) fn program_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
-    Ok(ebpf.program_mut(name).ok_or_else(|| missing(name))?.try_into()?)
 }
 
 fn take<T: TryFrom<Map>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, SteeringError> {

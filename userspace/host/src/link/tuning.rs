@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use super::netlink::{DeviceError, blocking};
 use super::offload::{OffloadError, active_features, set_features};
 use super::sysfs::NetSysfs;
 
@@ -52,8 +53,8 @@ pub enum TuningError {
         source: io::Error,
     },
     /// No thread or runtime for the request.
-    #[error("start a thread to change the settings of an interface: {0}")]
-    Thread(#[source] io::Error),
+    #[error(transparent)]
+    Thread(#[from] DeviceError),
 }
 
 impl Change {
@@ -165,21 +166,6 @@ fn is_gone(error: &TuningError) -> bool {
         TuningError::Attribute { source, .. } => source.kind() == io::ErrorKind::NotFound,
         TuningError::Features(OffloadError::KeptOn { .. }) | TuningError::Thread(_) => false,
     }
-}
-
-/// Runs a netlink conversation on a thread of its own: the caller may be inside a runtime or not, and a new thread
-/// is in its creator's network namespace.
-fn blocking<T: Send>(conversation: impl AsyncFnOnce() -> T + Send) -> Result<T, TuningError> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("netdext-tuning".into()).spawn_scoped(scope, || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-            Ok(runtime.block_on(conversation()))
-        });
-        match thread.map_err(TuningError::Thread)?.join() {
-            Ok(outcome) => outcome.map_err(TuningError::Thread),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
 }
 
 #[cfg(test)]

@@ -18,10 +18,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Support::{Missing, Present, Unknown};
 use super::{Feature, Support};
-use crate::link::program::loader;
+use crate::link::program::{loader, xdp_mut};
 use crate::link::program_error::os_error;
 use crate::link::spare_loader;
-use crate::link::traffic::{OBJECT, program_mut};
+use crate::link::traffic::OBJECT;
 use crate::xsk::set_tx_budget;
 
 /// The loopback interface of every network namespace. Its driver has no XDP.
@@ -127,7 +127,7 @@ fn with_program() -> (Support, Support) {
     let loaded = loader.load(OBJECT);
     spare_loader::keep(loader);
     let found = loaded.and_then(|mut ebpf| {
-        let xdp = program_mut(&mut ebpf, PASS)?;
+        let xdp = xdp_mut(&mut ebpf, PASS)?;
         xdp.load()?;
         Ok((bpf_link(xdp), live_frames(xdp)))
     });
