@@ -10,21 +10,13 @@ const MAC_LEN: usize = size_of::<MacAddr>();
 const GROUP: u8 = 1;
 
 /// Makes reflectors.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ReflectFactory;
-
-impl DriverFactory for ReflectFactory {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        Box::new(Reflect::default())
-    }
+pub fn factory() -> DriverFactory {
+    DriverFactory::new(NAME, |_queue| Box::new(Reflect::default()))
 }
 
+/// A reflector.
 #[derive(Debug, Default)]
-struct Reflect {
+pub struct Reflect {
     mac: MacAddr,
     reflected: u64,
     group_source: u64,
@@ -96,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_frame_comes_back_with_its_addresses_swapped_and_nothing_else_changed() {
-        let mut bench = Bench::new(ReflectFactory.build(0));
+        let mut bench = Bench::new(factory().build(0));
         for len in [60, 61, 1514] {
             let sent = frame(OUR_MAC, PEER, len);
             let back = bench.exchange(&sent);
@@ -107,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_frame_to_a_group_comes_back_from_the_port_itself() {
-        let mut bench = Bench::new(ReflectFactory.build(0));
+        let mut bench = Bench::new(factory().build(0));
         let back = bench.exchange(&frame([0xff; 6], PEER, 60));
         assert_eq!(back, [frame(PEER, OUR_MAC, 60)]);
         bench.finish();
@@ -115,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_frame_from_a_group_is_dropped_and_counted() {
-        let mut bench = Bench::new(ReflectFactory.build(0));
+        let mut bench = Bench::new(factory().build(0));
         assert!(bench.exchange(&frame(OUR_MAC, [3, 0, 0, 0, 0, 2], 60)).is_empty());
         let stats = bench.finish().snapshot.driver;
         assert_eq!(stats.drops, [("group_source", 1), ("reflection_not_sent", 0)]);
@@ -123,7 +115,7 @@ mod tests {
 
     #[test]
     fn frames_beyond_the_room_of_the_tx_ring_are_counted_as_not_sent() {
-        let mut bench = Bench::new(ReflectFactory.build(0));
+        let mut bench = Bench::new(factory().build(0));
         bench.stall();
         for _ in 0..500 {
             bench.offer(&frame(OUR_MAC, PEER, 60));

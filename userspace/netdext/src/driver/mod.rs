@@ -9,6 +9,7 @@
 //! The legal order is the table in [`lifecycle`]; the worker keeps to it, so a driver never sees, say, a
 //! packet before it was started.
 
+mod factory;
 mod inject;
 pub mod lifecycle;
 
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+pub use self::factory::{DriverFactory, Requirements};
 pub use self::inject::{InjectCommand, InjectSettings, RttSummary, TargetStats};
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::packet::{PacketBatch, PacketPool};
@@ -152,20 +154,6 @@ pub trait Driver {
 
     /// Counts for `netdext stats` and the summary. May be called at any time after `init`.
     fn stats(&self) -> DriverStats;
-}
-
-/// Makes the instances of a driver, one per queue, each on the thread that it will run on.
-pub trait DriverFactory: Send + Sync {
-    /// The name that `--driver` takes.
-    fn name(&self) -> &'static str;
-
-    /// Which received packets have to have a timestamp ([`Packet::rx_timestamp_ns`](crate::packet::Packet::rx_timestamp_ns)).
-    fn rx_timestamps(&self) -> RxTimestamps {
-        RxTimestamps::Some
-    }
-
-    /// The instance for one queue.
-    fn build(&self, queue: u32) -> Box<dyn Driver>;
 }
 
 /// Which received packets have a timestamp of the XDP program. Reading the clock is the larger part of what the program

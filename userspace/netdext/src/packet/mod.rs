@@ -27,7 +27,7 @@ mod tests;
 
 pub use batch::{Full, PacketBatch};
 pub use census::Census;
-pub use layout::{FrameSize, OutOfFrame, PoolConfig, PoolConfigError};
+pub use layout::{FrameSize, HEADROOM, OutOfFrame, PoolConfig, PoolConfigError};
 pub use owner::Desc;
 pub(crate) use owner::LentTo;
 pub use packet::Packet;

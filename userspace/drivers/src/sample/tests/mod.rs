@@ -10,9 +10,9 @@ mod starting;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{InjectorConfig, SampleConfig, SampleFactory};
+use super::{InjectorConfig, SampleConfig};
 use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
-use netdext::driver::{DeviceInfo, DriverStats, InjectorStats, PowerState};
+use netdext::driver::{DeviceInfo, DriverFactory, DriverStats, InjectorStats, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Moved, SimConfig, Wire};
@@ -46,12 +46,12 @@ pub(super) fn injecting(targets: &[IpAddr], change: impl FnOnce(&mut InjectorCon
 
 /// A running worker with the first instance of a new factory.
 pub(super) fn worker(config: SampleConfig, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
-    let factory = SampleFactory::new(config, 1).expect("a valid configuration");
+    let factory = crate::sample::factory(config, 1).expect("a valid configuration");
     running(&factory, port, device, now)
 }
 
-pub(super) fn running(factory: &SampleFactory, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
-    let mut worker = Worker::start(factory.build(), port, device, BATCH, now).expect("started");
+pub(super) fn running(factory: &DriverFactory, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
+    let mut worker = Worker::start(factory.build(device.queue), port, device, BATCH, now).expect("started");
     worker.set_power(now, PowerState::On).expect("powered on");
     worker.set_interface_enable(now, true).expect("enabled");
     worker

@@ -1,11 +1,11 @@
 use super::{both_targets, device, injecting, targets4};
-use crate::sample::{SampleConfig, SampleFactory};
+use crate::sample::{SampleConfig, factory};
 use netdext::dispatch::{Timers, Timestamp};
 use netdext::driver::{Cx, DeviceInfo, DriverError};
 use netdext::port::sim::{SimConfig, Wire};
 
 fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
-    SampleFactory::new(config, 1).unwrap().build().init(device)
+    factory(config, 1).unwrap().build(0).init(device)
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn no_timer_is_armed_before_enabling_and_after_disabling() {
     let (mut port, _other, _wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
     let device = device();
     let mut timers = Timers::default();
-    let mut driver = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap().build();
+    let mut driver = factory(injecting(&targets4(), |_| {}), 1).unwrap().build(0);
     driver.init(&device).unwrap();
     let now = Timestamp::from_nanos(1);
     let mut cx =
