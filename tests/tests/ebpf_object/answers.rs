@@ -42,6 +42,7 @@ impl Driver {
             queue: 0,
             queues: 1,
             addresses: vec![(OWNED_V4.into(), 24), (OWNED_V6.into(), 64)],
+            peer_addresses: Vec::new(),
         };
         let driver = factory.build(0);
         let mut worker = Worker::start(driver, near, device, 32, wire.now()).unwrap();

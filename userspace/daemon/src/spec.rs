@@ -12,7 +12,7 @@ use netdext::driver::DriverFactory;
 use netdext_drivers::sample::{self, InjectorConfig, SampleConfig, SampleConfigError};
 use netdext_drivers::{reflect, sink};
 use netdext_host::link::program::XdpMode;
-use netdext_host::link::{Device, DeviceError};
+use netdext_host::link::{Device, DeviceError, Netlink};
 use netdext_host::steer::{Rule, RuleError};
 use netdext_host::supervisor::{QueueSelection, RunConfig};
 use netdext_host::worker::WaitStrategy;
@@ -217,7 +217,7 @@ impl DriverSpec {
             None => Ok(Vec::new()),
             Some(injector) if !injector.targets.is_empty() => Ok(injector.targets.clone()),
             Some(_) => {
-                let host = Device::query(&self.iface).await?.peer_addresses().await?;
+                let host = Device::query(&self.iface).await?.peer_addresses(&Netlink::open()?).await?;
                 let on_link = |candidate: &IpAddr| self.addresses.iter().any(|own| own.reaches(*candidate));
                 // IPv4 before IPv6, as they are listed.
                 Ok(host.into_iter().map(|(address, _)| address).find(on_link).into_iter().collect())

@@ -75,6 +75,7 @@ impl Bench {
             queue: 0,
             queues: 1,
             addresses: Vec::new(),
+            peer_addresses: Vec::new(),
         };
         let driver = Box::new(Mirror { delays, kept: Vec::new() });
         let mut worker = Worker::start(driver, port, device, 64, wire.now()).expect("it starts");

@@ -113,6 +113,7 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
         queue: 0,
         queues: 1,
         addresses: addresses(),
+        peer_addresses: Vec::new(),
     };
     let config = SampleConfig { injector: None, ..SampleConfig::default() };
     let factory = sample::factory(config, 1).expect("a valid configuration");

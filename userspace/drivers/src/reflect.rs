@@ -4,6 +4,9 @@ use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, Driver
 use netdext::packet::{Packet, PacketBatch};
 use netdext::proto::MacAddr;
 
+#[cfg(feature = "cli")]
+pub use self::options::Options;
+
 const NAME: &str = "reflect";
 const MAC_LEN: usize = size_of::<MacAddr>();
 /// In the first byte of a MAC address: it is a group's.
@@ -75,6 +78,45 @@ impl Driver for Reflect {
             counters: vec![("reflected", self.reflected)],
             drops: vec![("group_source", self.group_source), ("reflection_not_sent", self.not_sent)],
             ..DriverStats::default()
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
+mod options {
+    use netdext::driver::DriverFactory;
+    use netdext::registry::{DriverType, OptionsError};
+    use netdext::units;
+    use serde::{Deserialize, Serialize};
+
+    use super::{NAME, Reflect, factory};
+    use crate::generate::FrameKind;
+
+    /// The options of the reflector.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
+    #[group(skip)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct Options {
+        /// What is sent back: with `udp` every frame; with `echo`, which needs `--engine xdp`, IPv4 echo requests, as
+        /// replies, by the least program that does it, and all else is the kernel's
+        #[arg(long, value_name = "KIND", default_value = "udp")]
+        #[serde(with = "units::text")]
+        pub frames: FrameKind,
+    }
+
+    impl DriverType for Reflect {
+        const NAME: &'static str = NAME;
+        const ABOUT: &'static str =
+            "Sends every frame that is steered to it back, with its MAC addresses swapped";
+        type Options = Options;
+
+        fn factory(options: Options) -> Result<DriverFactory, OptionsError> {
+            match options.frames {
+                FrameKind::Udp => Ok(factory()),
+                FrameKind::Echo => Err(OptionsError::new(
+                    "--driver reflect --frames echo is for --engine xdp: give that too, or leave --frames out",
+                )),
+            }
         }
     }
 }

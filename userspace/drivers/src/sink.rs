@@ -16,6 +16,17 @@ pub struct Sink {
     discarded: u64,
 }
 
+#[cfg(feature = "cli")]
+impl netdext::registry::DriverType for Sink {
+    const NAME: &'static str = NAME;
+    const ABOUT: &'static str = "Counts every frame that is steered to it, and drops it";
+    type Options = netdext::registry::NoOptions;
+
+    fn factory(_options: Self::Options) -> Result<DriverFactory, netdext::registry::OptionsError> {
+        Ok(factory())
+    }
+}
+
 impl Driver for Sink {
     fn name(&self) -> &'static str {
         NAME

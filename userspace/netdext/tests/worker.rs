@@ -121,6 +121,7 @@ fn device() -> DeviceInfo {
         queue: 0,
         queues: 1,
         addresses: Vec::new(),
+        peer_addresses: Vec::new(),
     }
 }
 

@@ -9,6 +9,8 @@
 
 mod config;
 mod frame;
+#[cfg(feature = "cli")]
+mod options;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ use tokio::sync::Notify;
 
 pub use config::{FCS_LEN, GenerateConfig, GenerateConfigError, MAX_FLOWS, Rate, SHORTEST, SizeMix};
 pub use frame::{Endpoints, FrameKind, Template, TemplateError, UnknownFrameKind};
+#[cfg(feature = "cli")]
+pub use options::{NotARate, Options};
 
 use self::schedule::Schedule;
 use netdext::dispatch::{Fired, TimerId, Timestamp};

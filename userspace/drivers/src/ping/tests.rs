@@ -26,7 +26,15 @@ fn config(target: impl Into<IpAddr>, source: impl Into<IpAddr>) -> PingConfig {
 }
 
 fn device(mac: [u8; 6], addresses: Vec<(IpAddr, u8)>) -> DeviceInfo {
-    DeviceInfo { name: "sim".into(), mac, mtu: 1500, queue: 0, queues: 1, addresses }
+    DeviceInfo {
+        name: "sim".into(),
+        mac,
+        mtu: 1500,
+        queue: 0,
+        queues: 1,
+        addresses,
+        peer_addresses: Vec::new(),
+    }
 }
 
 struct Net {

@@ -22,6 +22,8 @@ mod config;
 mod injector;
 mod leader;
 mod log;
+#[cfg(feature = "cli")]
+mod options;
 pub(super) mod outcome;
 pub(super) mod pending;
 pub(super) mod receive;
@@ -35,6 +37,8 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 pub use config::{InjectorConfig, SampleConfig, SampleConfigError};
+#[cfg(feature = "cli")]
+pub use options::{Options, interval_of};
 
 use self::injector::Identity;
 use self::leader::Leader;

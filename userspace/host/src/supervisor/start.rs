@@ -48,9 +48,19 @@ impl Supervisor {
         })?;
         // As above, for rules that answer.
         program.maps_mut().set_paused(true).map_err(ProgramError::from)?;
+        let peer_addresses = device.peer_addresses(&netlink).await?;
         let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
+        let first = DeviceInfo {
+            name: device.name.clone(),
+            mac: device.mac,
+            mtu: device.mtu as usize,
+            queue: 0,
+            queues,
+            addresses: config.addresses.clone(),
+            peer_addresses,
+        };
         let (sender, events) = unbounded_channel();
         let mut supervisor = Self {
             iface: device.name.clone(),
@@ -78,7 +88,7 @@ impl Supervisor {
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
         };
-        let started = supervisor.start_workers(config, queues, answers, &sender).await;
+        let started = supervisor.start_workers(config, &first, answers, &sender).await;
         drop(sender);
         match started {
             Ok(()) => Ok(supervisor),
@@ -92,7 +102,7 @@ impl Supervisor {
     async fn start_workers(
         &mut self,
         config: &RunConfig,
-        queues: u32,
+        first: &DeviceInfo,
         answers: bool,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
@@ -105,25 +115,18 @@ impl Supervisor {
             (self.info.tuning, self.tuned) = (Some(tuning), tuned);
         }
         let cpus = worker_cpus();
-        for queue in 0..queues {
+        for queue in 0..first.queues {
             let worker = WorkerConfig {
                 wait: config.wait,
                 latency: config.latency,
                 batch: CALLBACK_BATCH,
                 cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
             };
-            let device = DeviceInfo {
-                name: self.iface.clone(),
-                mac: self.info.device.mac,
-                mtu: self.info.device.mtu as usize,
-                queue,
-                queues,
-                addresses: config.addresses.clone(),
-            };
+            let device = DeviceInfo { queue, ..first.clone() };
             let recipe = self.recipe(config, queue);
             self.workers.push(WorkerHandle::spawn(worker, device, recipe, events.clone())?);
         }
-        while self.info.queues.len() < queues as usize {
+        while self.info.queues.len() < first.queues as usize {
             match self.events.recv().await {
                 Some(WorkerEvent::Started { queue, socket, info }) => {
                     self.sockets.push((queue, socket));

@@ -39,6 +39,8 @@ pub struct DeviceInfo {
     pub queues: u32,
     /// Addresses that the driver owns, each with the length of its prefix.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Addresses of the other end of a veth pair, likewise; none where there is no such end in this network namespace.
+    pub peer_addresses: Vec<(IpAddr, u8)>,
 }
 
 /// A power state, as `SetPowerState` has it.

@@ -31,7 +31,15 @@ pub(super) fn peer_device() -> DeviceInfo {
 }
 
 fn device_of(name: &str, mac: MacAddr, addresses: Vec<(IpAddr, u8)>) -> DeviceInfo {
-    DeviceInfo { name: name.into(), mac, mtu: 1500, queue: 0, queues: 1, addresses }
+    DeviceInfo {
+        name: name.into(),
+        mac,
+        mtu: 1500,
+        queue: 0,
+        queues: 1,
+        addresses,
+        peer_addresses: Vec::new(),
+    }
 }
 
 pub(super) fn answering() -> SampleConfig {

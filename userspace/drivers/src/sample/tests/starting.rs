@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::{both_targets, device, injecting, targets4};
 use crate::sample::{SampleConfig, factory};
 use netdext::dispatch::{Timers, Timestamp};
@@ -49,4 +51,23 @@ fn no_timer_is_armed_before_enabling_and_after_disabling() {
     driver.set_interface_enable(&mut cx, false).unwrap();
     assert_eq!(cx.timers.next_deadline(), None);
     driver.stop(&mut cx);
+}
+
+#[test]
+fn without_a_target_it_is_the_pairs_other_end_that_is_on_a_network_of_ours() {
+    let [v6, elsewhere, ours, v4] =
+        ["2001:2::2", "203.0.113.2", "198.18.0.1", "198.18.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
+    for (peer, given, expected) in [
+        (&[v6, elsewhere, ours, v4][..], &[][..], &[v4][..]),
+        (&[v6, elsewhere], &[], &[v6]),
+        (&[elsewhere, ours], &[], &[]),
+        (&[], &[], &[]),
+        (&[v4], &[v6], &[v6]),
+    ] {
+        let peer_addresses = peer.iter().map(|address| (*address, 24)).collect();
+        let mut driver = factory(injecting(given, |_| {}), 1).unwrap().build(0);
+        driver.init(&DeviceInfo { peer_addresses, ..device() }).unwrap();
+        let targets: Vec<_> = driver.inject_targets().iter().map(|target| target.target).collect();
+        assert_eq!(targets, expected, "{peer:?}");
+    }
 }
