@@ -27,7 +27,7 @@ fn the_facts_of_a_veth_are_those_that_ip_shows() {
     let peer = device.peer.unwrap();
     assert_eq!(u64::from(peer.index), wire.host.link(HOST_IFACE).unwrap()["ifindex"].as_u64().unwrap());
     assert!(matches!(peer.location, PeerLocation::Other { .. }), "{peer:?}");
-    assert_eq!(wire.driver.block_on(async || device.peer_addresses().await).unwrap(), []);
+    assert_eq!(wire.driver.block_on(async || device.peer_addresses(&Netlink::open()?).await).unwrap(), []);
 }
 
 #[test]

@@ -91,16 +91,9 @@ impl Driver for Faulty {
     }
 }
 
-struct Factory(Fault, Arc<Gate>);
-
-impl DriverFactory for Factory {
-    fn name(&self) -> &'static str {
-        "faulty"
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        Box::new(Faulty(self.0, Arc::clone(&self.1)))
-    }
+fn factory(fault: Fault, gate: &Arc<Gate>) -> DriverFactory {
+    let gate = Arc::clone(gate);
+    DriverFactory::new("faulty", move |_queue| Box::new(Faulty(fault, Arc::clone(&gate))))
 }
 
 /// Runs `work` in the namespace of the driver's end, but not for ever.
@@ -109,7 +102,7 @@ fn in_time<T: Send>(wire: &Wire, work: impl AsyncFnOnce() -> T + Send) -> T {
 }
 
 fn config(fault: Fault, gate: &Arc<Gate>) -> RunConfig {
-    RunConfig::new(DRIVER_IFACE, Arc::new(Factory(fault, Arc::clone(gate))))
+    RunConfig::new(DRIVER_IFACE, factory(fault, gate))
 }
 
 async fn started(fault: Fault, gate: &Arc<Gate>) -> Supervisor {

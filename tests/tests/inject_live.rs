@@ -1,10 +1,9 @@
 //! The injector of a running driver is changed from within the process: ten thousand targets, each with its counts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 use std::time::Duration;
 
-use netdext_drivers::sample::{InjectSettings, InjectorConfig, SampleConfig, SampleFactory, TargetStats};
+use netdext_drivers::sample::{self, InjectSettings, InjectorConfig, SampleConfig, TargetStats};
 use netdext_host::link::program::XdpMode;
 use netdext_host::stats::MetricsReport;
 use netdext_host::supervisor::{RunConfig, RunReport, Supervisor};
@@ -46,10 +45,7 @@ fn config(targets: Vec<IpAddr>, interval: Duration, batch: usize) -> RunConfig {
             (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1).into(), 64),
         ],
         mode: XdpMode::Native,
-        ..RunConfig::new(
-            DRIVER_IFACE,
-            Arc::new(SampleFactory::new(config, 1).expect("a valid configuration")),
-        )
+        ..RunConfig::new(DRIVER_IFACE, sample::factory(config, 1).expect("a valid configuration"))
     }
 }
 

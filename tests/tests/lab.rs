@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use netdext_host::link::{Device, Lab, LabConfig, LabError, lab};
+use netdext_host::link::{Device, Lab, LabConfig, LabError, Netlink, lab};
 use netdext_tests::process::binary;
 use netdext_tests::{Namespace, PacketSocket, require};
 use serde_json::Value;
@@ -177,7 +177,7 @@ fn the_driver_end_knows_the_host_end() {
         let _lab = Lab::up(&config).await.unwrap();
         let device = Device::query("veth0").await.unwrap();
         assert_eq!((device.mtu, device.active_queues.usable()), (3000, 2));
-        let peer = device.peer_addresses().await.unwrap();
+        let peer = device.peer_addresses(&Netlink::open().unwrap()).await.unwrap();
         for address in &config.host_addresses {
             assert!(peer.contains(address), "{address:?} in {peer:?}");
         }

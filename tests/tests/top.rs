@@ -32,7 +32,8 @@ fn counts_and_rates_fill_a_screen_of_80_by_24_and_q_gives_the_terminal_back() {
     assert!(terminal.is_full_screen() && !terminal.is_as_a_shell_left_it());
     netdext.change(|drivers| drivers[0].receive(12_345));
     let text = terminal.wait_for("the new counts", |text| text.contains("offered 12345 = delivered 12345"));
-    for title in ["queues", "accounting", "drops by cause", "verdicts", "distributions", "pkt/s, peak", "q quit"]
+    for title in
+        ["queues", "accounting", "drops by cause", "verdicts", "distributions", "pkt/s, peak", "q quit"]
     {
         assert!(text.contains(title), "no {title:?}:\n{text}");
     }

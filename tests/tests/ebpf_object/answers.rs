@@ -13,7 +13,7 @@ use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::proto::checksum::{Sum, checksum};
 use netdext_abi::{Counter, Kind, parse};
-use netdext_drivers::sample::{SampleConfig, SampleFactory};
+use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::link::program::{ProgramConfig, SteeringProgram};
 
 use crate::frames::{Case, MAC, OWNED_V4, OWNED_V6, table};
@@ -34,8 +34,7 @@ struct Driver {
 impl Driver {
     fn start() -> Self {
         let (near, far, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
-        let factory =
-            SampleFactory::new(SampleConfig { injector: None, ..SampleConfig::default() }, 1).unwrap();
+        let factory = sample::factory(SampleConfig { injector: None, ..SampleConfig::default() }, 1).unwrap();
         let device = DeviceInfo {
             name: "sim0".to_owned(),
             mac: MAC,
@@ -43,8 +42,9 @@ impl Driver {
             queue: 0,
             queues: 1,
             addresses: vec![(OWNED_V4.into(), 24), (OWNED_V6.into(), 64)],
+            peer_addresses: Vec::new(),
         };
-        let driver = factory.build();
+        let driver = factory.build(0);
         let mut worker = Worker::start(driver, near, device, 32, wire.now()).unwrap();
         worker.set_power(wire.now(), PowerState::On).unwrap();
         worker.set_interface_enable(wire.now(), true).unwrap();

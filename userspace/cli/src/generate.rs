@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
+use netdext::driver::DriverFactory;
 use netdext_abi::generate as abi;
 use netdext_drivers::generate::{
-    Endpoints, FCS_LEN, FrameKind, GenerateConfig, GenerateFactory, Rate, SizeMix, Template, UnknownFrameKind,
+    Endpoints, FCS_LEN, FrameKind, GenerateConfig, Rate, SizeMix, Template, UnknownFrameKind,
 };
 use netdext_host::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
 use netdext_host::link::{Device, LinkCounters};
@@ -22,7 +23,7 @@ use crate::{output, units};
 /// Frames a second unless `--rate` says otherwise.
 const DEFAULT_RATE: f64 = 1000.0;
 /// Replies to the last frames may take so long.
-const LAST_REPLIES: Duration = Duration::from_millis(100);
+pub const LAST_REPLIES: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "Traffic (--driver sink, reflect, generate)")]
@@ -106,8 +107,8 @@ impl TrafficArgs {
     }
 
     /// The generator over the rings. `Err` is a usage error.
-    pub fn factory(&self, rate: Option<f64>, targets: &[IpAddr]) -> Result<GenerateFactory, String> {
-        GenerateFactory::new(self.config(rate, targets)?).map_err(|error| error.to_string())
+    pub fn factory(&self, rate: Option<f64>, targets: &[IpAddr]) -> Result<DriverFactory, String> {
+        netdext_drivers::generate::factory(self.config(rate, targets)?).map_err(|error| error.to_string())
     }
 
     /// What `--engine xdp` is to do. `Err` is a usage error.
@@ -119,15 +120,6 @@ impl TrafficArgs {
         let role = if role == Role::Reflect && self.frames == FrameKind::Echo { Role::Echo } else { role };
         Ok(InKernel { role, generate })
     }
-}
-
-/// Lets the replies to the last frames come in after `--count` frames.
-pub async fn finished(factory: Option<&GenerateFactory>) {
-    match factory {
-        Some(factory) => factory.finished().await,
-        None => std::future::pending().await,
-    }
-    tokio::time::sleep(LAST_REPLIES).await;
 }
 
 /// A traffic driver inside the kernel.

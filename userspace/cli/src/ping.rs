@@ -1,14 +1,13 @@
 //! `netdext ping`: a probe over the rings.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use netdext::proto::Local;
 use netdext_daemon::spec::InterfaceAddress;
 use netdext_drivers::ping::{
-    KnownMac, NextHop, PingConfig, PingEvent, PingFactory, PingResults, Reply, ReplyKind, RoundTrip,
+    KnownMac, NextHop, Ping, PingConfig, PingEvent, PingResults, Reply, ReplyKind, RoundTrip,
 };
 use netdext_host::link::steering::ownable;
 use netdext_host::link::{Device, Lab, LabConfig, Netlink, Route, netns};
@@ -102,7 +101,7 @@ async fn foreground(args: &Args, mut signals: Signals) -> anyhow::Result<()> {
     let device = Device::query(&args.iface).await?;
     let addresses = addresses(args, &device)?;
     let (source, next_hop) = way(args, &device, &addresses).await?;
-    let (factory, mut events) = PingFactory::new(
+    let (ping, mut events) = Ping::new(
         PingConfig {
             target: args.target,
             source,
@@ -118,7 +117,7 @@ async fn foreground(args: &Args, mut signals: Signals) -> anyhow::Result<()> {
         addresses,
         wait: args.wait.parse::<WaitStrategy>()?,
         risk_kernel_panic: args.risk.risk_kernel_panic,
-        ..RunConfig::new(&*args.iface, Arc::new(factory.clone()))
+        ..RunConfig::new(&*args.iface, ping.factory())
     })
     .await?;
     let output = Output { args, source };
@@ -138,7 +137,7 @@ async fn foreground(args: &Args, mut signals: Signals) -> anyhow::Result<()> {
     while let Ok(event) = events.try_recv() {
         output.event(&event);
     }
-    let results = factory.results();
+    let results = ping.results();
     output.summary(&results, begun.elapsed());
     report.verdict(reason)?;
     let protocol = if next_hop.address.is_ipv4() { "ARP" } else { "neighbour discovery" };

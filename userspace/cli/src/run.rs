@@ -2,16 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use netdext::driver::DriverFactory;
 use netdext::error::one_line;
 use netdext_daemon::control::single::Single;
 use netdext_daemon::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
 use netdext_daemon::metrics::{MetricsServer, StatsRequest};
 use netdext_daemon::spec::DriverSpec;
-use netdext_drivers::generate::GenerateFactory;
 use netdext_host::capture::CaptureSink;
 use netdext_host::link::traffic::Role;
 use netdext_host::link::{Lab, LabConfig, netns};
@@ -23,8 +22,8 @@ use tokio::sync::mpsc;
 
 use crate::capture::CaptureArgs;
 use crate::driver_args::{DriverArgs, DriverName};
-use crate::generate::{Engine, InKernel, Place, TrafficArgs};
-use crate::{generate, kernel, output, units};
+use crate::generate::{Engine, InKernel, LAST_REPLIES, Place, TrafficArgs};
+use crate::{kernel, output, units};
 use netdext_host::signals::Signals;
 
 /// Requests of control clients that may wait.
@@ -156,6 +155,12 @@ async fn inside_kernel(
     traffic.run(&place, end).await
 }
 
+/// Waits until the driver has done all that it was to do, and for what comes back of that.
+async fn finished(driver: &DriverFactory) {
+    driver.finished().await;
+    tokio::time::sleep(LAST_REPLIES).await;
+}
+
 /// Waits for so long; without a time, for ever.
 async fn after(duration: Option<Duration>) {
     match duration {
@@ -165,7 +170,7 @@ async fn after(duration: Option<Duration>) {
 }
 
 /// The generator over the rings, if that was asked for.
-fn generator(args: &Args) -> Option<GenerateFactory> {
+fn generator(args: &Args) -> Option<DriverFactory> {
     if args.driver.driver != DriverName::Generate || args.traffic.engine != Engine::Ring {
         return None;
     }
@@ -176,7 +181,7 @@ fn generator(args: &Args) -> Option<GenerateFactory> {
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
-    generator: Option<GenerateFactory>,
+    generator: Option<DriverFactory>,
     rules: Vec<Rule>,
     begun: Instant,
     mut signals: Signals,
@@ -193,8 +198,8 @@ async fn foreground(
             "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
         );
     }
-    let config = match &generator {
-        Some(generator) => spec.resolve_with(Arc::new(generator.clone()))?,
+    let config = match generator {
+        Some(generator) => spec.resolve_with(generator)?,
         None => spec.resolve().await?,
     };
     let mut config = RunConfig {
@@ -227,7 +232,7 @@ async fn foreground(
     let end = async {
         tokio::select! {
             () = after(args.duration) => {}
-            () = generate::finished(generator.as_ref()) => {}
+            () = finished(&config.driver) => {}
         }
     };
     tokio::pin!(end);

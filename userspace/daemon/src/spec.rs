@@ -4,17 +4,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use netdext::driver::DriverFactory;
-use netdext_drivers::reflect::ReflectFactory;
-use netdext_drivers::sample::{InjectorConfig, SampleConfig, SampleConfigError, SampleFactory};
-use netdext_drivers::sink::SinkFactory;
+use netdext_drivers::sample::{self, InjectorConfig, SampleConfig, SampleConfigError};
+use netdext_drivers::{reflect, sink};
 use netdext_host::link::program::XdpMode;
-use netdext_host::link::{Device, DeviceError};
+use netdext_host::link::{Device, DeviceError, Netlink};
 use netdext_host::steer::{Rule, RuleError};
 use netdext_host::supervisor::{QueueSelection, RunConfig};
 use netdext_host::worker::WaitStrategy;
@@ -189,11 +187,11 @@ impl DriverSpec {
     /// # Errors
     ///
     /// [`SpecError::Rule`].
-    pub fn resolve_with(&self, driver: Arc<dyn DriverFactory>) -> Result<RunConfig, SpecError> {
+    pub fn resolve_with(&self, driver: DriverFactory) -> Result<RunConfig, SpecError> {
         Ok(self.config(driver, self.rules()?))
     }
 
-    fn config(&self, driver: Arc<dyn DriverFactory>, rules: Vec<Rule>) -> RunConfig {
+    fn config(&self, driver: DriverFactory, rules: Vec<Rule>) -> RunConfig {
         RunConfig {
             addresses: self.addresses.iter().map(|a| (a.address, a.prefix_len)).collect(),
             mode: self.mode,
@@ -219,7 +217,7 @@ impl DriverSpec {
             None => Ok(Vec::new()),
             Some(injector) if !injector.targets.is_empty() => Ok(injector.targets.clone()),
             Some(_) => {
-                let host = Device::query(&self.iface).await?.peer_addresses().await?;
+                let host = Device::query(&self.iface).await?.peer_addresses(&Netlink::open()?).await?;
                 let on_link = |candidate: &IpAddr| self.addresses.iter().any(|own| own.reaches(*candidate));
                 // IPv4 before IPv6, as they are listed.
                 Ok(host.into_iter().map(|(address, _)| address).find(on_link).into_iter().collect())
@@ -227,7 +225,7 @@ impl DriverSpec {
         }
     }
 
-    fn factory(&self, targets: &[IpAddr]) -> Result<Arc<dyn DriverFactory>, SpecError> {
+    fn factory(&self, targets: &[IpAddr]) -> Result<DriverFactory, SpecError> {
         match self.driver.as_str() {
             "sample" => {
                 let injector = self.injector.as_ref().map(|injector| InjectorConfig {
@@ -239,10 +237,10 @@ impl DriverSpec {
                     ..InjectorConfig::default()
                 });
                 let config = SampleConfig { injector, ..SampleConfig::default() };
-                Ok(Arc::new(SampleFactory::new(config, fastrand::u64(..))?))
+                Ok(sample::factory(config, fastrand::u64(..))?)
             }
-            "sink" => Ok(Arc::new(SinkFactory)),
-            "reflect" => Ok(Arc::new(ReflectFactory)),
+            "sink" => Ok(sink::factory()),
+            "reflect" => Ok(reflect::factory()),
             name => Err(SpecError::UnknownDriver { name: name.to_owned() }),
         }
     }

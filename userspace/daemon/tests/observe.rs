@@ -9,7 +9,7 @@ use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
-use netdext_drivers::sample::{SampleConfig, SampleFactory};
+use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::PortStats;
 
@@ -67,6 +67,7 @@ fn device() -> DeviceInfo {
         queue: 0,
         queues: 1,
         addresses: Vec::new(),
+        peer_addresses: Vec::new(),
     }
 }
 
@@ -229,7 +230,7 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
 
 /// What the sample driver counts, with its injector.
 fn sample() -> DriverStats {
-    let mut driver = SampleFactory::new(SampleConfig::default(), 1).expect("the defaults work").build();
+    let mut driver = sample::factory(SampleConfig::default(), 1).expect("the defaults work").build(0);
     driver.init(&device()).expect("it needs nothing");
     driver.stats()
 }

@@ -19,7 +19,7 @@ use netdext::proto::Local;
 use netdext::proto::echo;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
 use netdext_abi::parse;
-use netdext_drivers::sample::{SampleConfig, SampleFactory};
+use netdext_drivers::sample::{self, SampleConfig};
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
@@ -113,11 +113,12 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
         queue: 0,
         queues: 1,
         addresses: addresses(),
+        peer_addresses: Vec::new(),
     };
     let config = SampleConfig { injector: None, ..SampleConfig::default() };
-    let factory = SampleFactory::new(config, 1).expect("a valid configuration");
+    let factory = sample::factory(config, 1).expect("a valid configuration");
     let now = wire.now();
-    let mut worker = Worker::start(factory.build(), port, device, BATCH, now).expect("it starts");
+    let mut worker = Worker::start(factory.build(0), port, device, BATCH, now).expect("it starts");
     worker.set_power(now, PowerState::On).expect("it powers on");
     worker.set_interface_enable(now, true).expect("it is enabled");
     peer.rx_submission.refill();

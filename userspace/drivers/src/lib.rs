@@ -8,3 +8,13 @@ pub mod sample;
 pub mod sink;
 #[cfg(test)]
 mod testing;
+
+/// The drivers that `--driver` takes; the sample driver is the first.
+#[cfg(feature = "cli")]
+pub fn builtin() -> netdext::registry::Registry {
+    netdext::registry::Registry::new()
+        .with::<sample::Sample>()
+        .with::<sink::Sink>()
+        .with::<reflect::Reflect>()
+        .with::<generate::Generate>()
+}

@@ -6,22 +6,25 @@ use netdext::packet::PacketBatch;
 const NAME: &str = "sink";
 
 /// Makes sinks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SinkFactory;
-
-impl DriverFactory for SinkFactory {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        Box::new(Sink::default())
-    }
+pub fn factory() -> DriverFactory {
+    DriverFactory::new(NAME, |_queue| Box::new(Sink::default()))
 }
 
+/// A sink.
 #[derive(Debug, Default)]
-struct Sink {
+pub struct Sink {
     discarded: u64,
+}
+
+#[cfg(feature = "cli")]
+impl netdext::registry::DriverType for Sink {
+    const NAME: &'static str = NAME;
+    const ABOUT: &'static str = "Counts every frame that is steered to it, and drops it";
+    type Options = netdext::registry::NoOptions;
+
+    fn factory(_options: Self::Options) -> Result<DriverFactory, netdext::registry::OptionsError> {
+        Ok(factory())
+    }
 }
 
 impl Driver for Sink {
@@ -60,7 +63,7 @@ mod tests {
 
     #[test]
     fn every_frame_is_counted_and_its_memory_comes_back() {
-        let mut bench = Bench::new(SinkFactory.build(0));
+        let mut bench = Bench::new(factory().build(0));
         for n in 0..200 {
             bench.exchange(&frame([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], 60 + n % 7));
         }

@@ -23,7 +23,15 @@ pub(super) struct Bench {
 }
 
 pub(super) fn device(queue: u32, queues: u32) -> DeviceInfo {
-    DeviceInfo { name: "sim0".into(), mac: OUR_MAC, mtu: 1500, queue, queues, addresses: addresses() }
+    DeviceInfo {
+        name: "sim0".into(),
+        mac: OUR_MAC,
+        mtu: 1500,
+        queue,
+        queues,
+        addresses: addresses(),
+        peer_addresses: Vec::new(),
+    }
 }
 
 impl Bench {

@@ -66,6 +66,7 @@ fn worker() -> (Worker, Wire, Port) {
         queue: 0,
         queues: 1,
         addresses: Vec::new(),
+        peer_addresses: Vec::new(),
     };
     let mut worker = Worker::start(Box::new(Mirror), port, device, 64, wire.now()).expect("it starts");
     worker.set_power(wire.now(), PowerState::On).expect("it powers on");

@@ -11,4 +11,8 @@ pub mod packet;
 pub mod port;
 pub mod proto;
 pub mod queue;
+#[cfg(feature = "cli")]
+pub mod registry;
 pub mod tap;
+#[cfg(feature = "cli")]
+pub mod units;

@@ -69,6 +69,7 @@ fn device() -> DeviceInfo {
         queue: 0,
         queues: 1,
         addresses: Vec::new(),
+        peer_addresses: Vec::new(),
     }
 }
 

@@ -297,21 +297,15 @@ sample on veth0: running, up 00:01:12
     #[test]
     fn a_summary_has_the_same_lines_and_knows_of_missing_frames() {
         let mut stats = stats();
-        stats.generator = Some(GeneratorReport {
-            sent: 2000,
-            skipped: 1,
-            no_frame: 2,
-            refused: 3,
-            sending_ns: 500_000_000,
-            pacing_error_ns: Percentiles { count: 2000, p50: 7000, ..Percentiles::default() },
-        });
+        let generator = r#"{"sent": 2000, "sending_ns": 500000000, "rate_pps": 4000,
+            "pacing_error_ns": {"count": 2000, "min": 0, "p50": 7000, "p99": 7000, "p999": 7000, "max": 7000}}"#;
+        stats.groups.insert("generator".into(), serde_json::from_str(generator).expect("metrics"));
         let text = summary(&stats, Duration::from_millis(12_340), false);
         assert_eq!(text[0], "summary: sample on veth0, 12.3 s");
         let below = text[1..].join("\n");
         assert_eq!(below, lines(&stats, None)[1..].join("\n").replace("none missing", "FRAMES ARE MISSING"));
-        let generator = "  generator  sent 2000 in 0.500 s, 4000 a second; skipped 1, refused 3, waited for a frame 2 times\n";
-        assert!(below.contains(generator), "{below}");
-        assert!(below.contains("  sent late by   2000     0 ns  7.00 us"), "{below}");
+        assert!(below.contains("  generator  sent 2000, sending 500 ms, rate 4.00k/s\n"), "{below}");
+        assert!(below.contains("  generator pacing error   2000     0 ns  7.00 us"), "{below}");
     }
 
     #[test]

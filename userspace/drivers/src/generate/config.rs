@@ -96,6 +96,13 @@ pub struct SizeMix {
     text: String,
 }
 
+impl Default for SizeMix {
+    /// The shortest alone.
+    fn default() -> Self {
+        Self { sizes: vec![SHORTEST], round: vec![0], text: SHORTEST.to_string() }
+    }
+}
+
 impl SizeMix {
     /// The different sizes.
     pub fn sizes(&self) -> &[usize] {
@@ -183,6 +190,7 @@ mod tests {
     fn a_size_alone_is_a_mix() {
         let mix: SizeMix = "1518".parse().unwrap();
         assert_eq!((mix.sizes(), mix.round()), (&[1518][..], &[0][..]));
+        assert_eq!("64".parse(), Ok(SizeMix::default()));
     }
 
     #[test]

@@ -31,9 +31,10 @@ const L4_LEN: usize = 8;
 const DONT_FRAGMENT: u16 = 0x4000;
 
 /// What the generator's frames are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FrameKind {
     /// UDP datagrams to port 9, discard.
+    #[default]
     Udp,
     /// ICMP or ICMPv6 echo requests.
     Echo,

@@ -1,6 +1,6 @@
 //! The generator: sends frames on a schedule, or as fast as the tx ring takes them, and counts what comes back.
 //!
-//! One [`GenerateFactory`] makes the instances of one run, one for each queue; rate and count are divided among
+//! One [`factory`] makes the instances of one run, one for each queue; rate and count are divided among
 //! them. The departure of a frame is when it is handed to the tx ring; the kernel is called right after. A paced
 //! generator records for every frame how much later than planned that was, also for those that had to wait for room
 //! in the ring, so that a stall shows in full (no coordinated omission).
@@ -9,6 +9,8 @@
 
 mod config;
 mod frame;
+#[cfg(feature = "cli")]
+mod options;
 mod schedule;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,8 @@ use tokio::sync::Notify;
 
 pub use config::{FCS_LEN, GenerateConfig, GenerateConfigError, MAX_FLOWS, Rate, SHORTEST, SizeMix};
 pub use frame::{Endpoints, FrameKind, Template, TemplateError, UnknownFrameKind};
+#[cfg(feature = "cli")]
+pub use options::{NotARate, Options};
 
 use self::schedule::Schedule;
 use netdext::dispatch::{Fired, TimerId, Timestamp};
@@ -43,13 +47,6 @@ const NO_FRAME_PAUSE: Duration = Duration::from_micros(50);
 /// The shortest pacing error that is recorded, in ns.
 const SHORTEST_NS: u64 = 1;
 
-/// Makes the instances of the generator for one run.
-#[derive(Clone, Debug)]
-pub struct GenerateFactory {
-    config: GenerateConfig,
-    finished: Arc<Finished>,
-}
-
 /// How many instances have sent all that they were to send.
 #[derive(Debug, Default)]
 struct Finished {
@@ -57,33 +54,20 @@ struct Finished {
     all: Notify,
 }
 
-impl GenerateFactory {
-    /// Checks the configuration.
-    ///
-    /// # Errors
-    ///
-    /// [`GenerateConfigError`] when it cannot work.
-    pub fn new(config: GenerateConfig) -> Result<Self, GenerateConfigError> {
-        config.check()?;
-        Ok(Self { config, finished: Arc::default() })
-    }
-
-    /// Waits until every instance has sent all frames of [`GenerateConfig::count`]; without a count, for ever. The
-    /// replies to the last ones may still be on their way.
-    pub async fn finished(&self) {
-        self.finished.all.notified().await;
-    }
-}
-
-impl DriverFactory for GenerateFactory {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
+/// Makes the instances of one run. They have finished when every one has sent all its frames of
+/// [`GenerateConfig::count`]; the replies to the last ones may still be on their way.
+///
+/// # Errors
+///
+/// [`GenerateConfigError`] when the configuration cannot work.
+pub fn factory(config: GenerateConfig) -> Result<DriverFactory, GenerateConfigError> {
+    config.check()?;
+    let finished = Arc::new(Finished::default());
+    let all = Arc::clone(&finished);
+    let build = move |_queue| -> Box<dyn Driver> {
         Box::new(Generate {
-            config: self.config.clone(),
-            finished: Arc::clone(&self.finished),
+            config: config.clone(),
+            finished: Arc::clone(&finished),
             local: Local::default(),
             templates: Vec::new(),
             timer: None,
@@ -97,7 +81,11 @@ impl DriverFactory for GenerateFactory {
             stats: Sent::default(),
             received: Received::default(),
         })
-    }
+    };
+    Ok(DriverFactory::new(NAME, build).finishing(move || {
+        let finished = Arc::clone(&all);
+        async move { finished.all.notified().await }
+    }))
 }
 
 /// What was received, by what it is.
@@ -147,7 +135,7 @@ impl Sent {
 
 /// One instance of the generator.
 #[derive(Debug)]
-struct Generate {
+pub struct Generate {
     config: GenerateConfig,
     finished: Arc<Finished>,
     local: Local,

@@ -24,10 +24,6 @@ fn config(frames: FrameKind, sizes: &str) -> GenerateConfig {
     }
 }
 
-fn factory(config: GenerateConfig) -> GenerateFactory {
-    GenerateFactory::new(config).unwrap()
-}
-
 /// What a generator counted, as its metrics say.
 fn generated(stats: &DriverStats) -> Sent {
     let metrics = stats.group("generator").expect("it is one");
@@ -50,7 +46,7 @@ fn generated(stats: &DriverStats) -> Sent {
 }
 
 fn bench(config: GenerateConfig) -> Bench {
-    Bench::new(factory(config).build(0))
+    Bench::new(factory(config).unwrap().build(0))
 }
 
 /// Checks every header and checksum of a frame by smoltcp; returns flow and sequence number.
@@ -195,7 +191,7 @@ fn what_is_hopelessly_late_is_skipped_and_counted() {
 #[test]
 fn a_count_is_kept_to_and_its_end_is_told() {
     let factory =
-        factory(GenerateConfig { count: Some(10), rate: Rate::Max, ..config(FrameKind::Udp, "64") });
+        factory(GenerateConfig { count: Some(10), rate: Rate::Max, ..config(FrameKind::Udp, "64") }).unwrap();
     let mut finished = tokio_test(factory.finished());
     // Of three queues the first takes one frame more.
     for (queue, expected) in [(0, 4), (1, 3), (2, 3)] {
@@ -234,7 +230,7 @@ fn without_a_rate_every_step_sends_a_burst() {
 
 #[test]
 fn the_queues_take_turns() {
-    let factory = factory(config(FrameKind::Udp, "64"));
+    let factory = factory(config(FrameKind::Udp, "64")).unwrap();
     let mut second = Bench::on(factory.build(1), device(1, 2));
     let start = second.now();
     second.turn();
@@ -283,7 +279,7 @@ fn what_cannot_be_sent_is_refused_at_the_start_with_what_to_do() {
     let refused = |change: fn(&mut GenerateConfig), device: DeviceInfo| {
         let mut config = config(FrameKind::Udp, "64");
         change(&mut config);
-        factory(config).build(0).init(&device).unwrap_err().reason
+        factory(config).unwrap().build(0).init(&device).unwrap_err().reason
     };
     let reason = refused(|c| c.sizes = "1519".parse().unwrap(), device(0, 1));
     assert!(reason.contains("1518 is the longest"), "{reason}");

@@ -1,12 +1,12 @@
 //! A probe: echo requests to one target, near or behind a gateway, and what came back of them.
 //!
 //! ```text
-//!  PingFactory::new -> (factory, events)      worker                       front end
+//!  Ping::new -> (ping, events)                worker                       front end
 //!                                             resolve the next hop
 //!                                             request, every interval
 //!                                             reply  --- PingEvent ------> a line each
 //!                                             all sent and settled ------> PingEvent::Finished
-//!  factory.results() <- after the end
+//!  ping.results() <- after the end
 //! ```
 //! The probe is a station of its own on the link: it owns an address that the kernel must not have, answers ARP,
 //! neighbour discovery and echo requests for it, and so takes nothing from the host.
@@ -33,7 +33,9 @@ use self::state::State;
 use crate::neighbors::send_solicit;
 use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Fired, TimerId};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps};
+use netdext::driver::{
+    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, Requirements, RxTimestamps,
+};
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
 
@@ -124,9 +126,9 @@ pub struct RoundTrip {
     pub max: Duration,
 }
 
-/// Makes the instances of one run, one for each queue.
+/// One run: makes its instances, and has its counts.
 #[derive(Clone, Debug)]
-pub struct PingFactory {
+pub struct Ping {
     config: Arc<PingConfig>,
     shared: Arc<Shared>,
 }
@@ -145,7 +147,7 @@ impl Shared {
     }
 }
 
-impl PingFactory {
+impl Ping {
     /// Checks the configuration. Identifier and token of the requests come from `seed`. The receiver is told what
     /// happens; it may be slow, which costs it replies but not the end, or dropped.
     ///
@@ -164,26 +166,22 @@ impl PingFactory {
     pub fn results(&self) -> PingResults {
         self.shared.lock().results()
     }
-}
 
-impl DriverFactory for PingFactory {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    // The time of a reply is that of the XDP program.
-    fn rx_timestamps(&self) -> RxTimestamps {
-        RxTimestamps::EchoReplies
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        Box::new(PingDriver {
-            config: Arc::clone(&self.config),
-            shared: Arc::clone(&self.shared),
-            receiver: Receiver::default(),
-            leads: false,
-            timers: None,
-        })
+    /// Makes the instances, one for each queue.
+    pub fn factory(&self) -> DriverFactory {
+        let Self { config, shared } = self.clone();
+        let build = move |_queue| -> Box<dyn Driver> {
+            Box::new(PingDriver {
+                config: Arc::clone(&config),
+                shared: Arc::clone(&shared),
+                receiver: Receiver::default(),
+                leads: false,
+                timers: None,
+            })
+        };
+        // The time of a reply is that of the XDP program.
+        DriverFactory::new(NAME, build)
+            .requiring(Requirements::default().rx_timestamps(RxTimestamps::EchoReplies))
     }
 }
 

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{EVENTS, KnownMac, NextHop, PingConfig, PingEvent, PingFactory, PingResults, Reply, ReplyKind};
-use crate::sample::{SampleConfig, SampleFactory};
+use super::{EVENTS, KnownMac, NextHop, Ping, PingConfig, PingEvent, PingResults, Reply, ReplyKind};
+use crate::sample::{self, SampleConfig};
 use netdext::dispatch::Worker;
-use netdext::driver::{DeviceInfo, DriverFactory, PowerState};
+use netdext::driver::{DeviceInfo, PowerState};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses, arp_request};
 
@@ -26,11 +26,19 @@ fn config(target: impl Into<IpAddr>, source: impl Into<IpAddr>) -> PingConfig {
 }
 
 fn device(mac: [u8; 6], addresses: Vec<(IpAddr, u8)>) -> DeviceInfo {
-    DeviceInfo { name: "sim".into(), mac, mtu: 1500, queue: 0, queues: 1, addresses }
+    DeviceInfo {
+        name: "sim".into(),
+        mac,
+        mtu: 1500,
+        queue: 0,
+        queues: 1,
+        addresses,
+        peer_addresses: Vec::new(),
+    }
 }
 
 struct Net {
-    factory: PingFactory,
+    ping: Ping,
     events: tokio::sync::mpsc::Receiver<PingEvent>,
     probe: Worker,
     peer: Worker,
@@ -41,9 +49,8 @@ impl Net {
     /// The probe at one end; at the other a station with the addresses `theirs`.
     fn new(config: PingConfig, theirs: &[IpAddr], sim: &SimConfig) -> Self {
         let (a, b, wire) = Wire::pair(sim, 1).expect("frames");
-        let (factory, events) = PingFactory::new(config, 7).expect("a valid configuration");
-        let sample =
-            SampleFactory::new(SampleConfig { injector: None, ..SampleConfig::default() }, 1).unwrap();
+        let (ping, events) = Ping::new(config, 7).expect("a valid configuration");
+        let sample = sample::factory(SampleConfig { injector: None, ..SampleConfig::default() }, 1).unwrap();
         let theirs = theirs.iter().map(|ip| (*ip, if ip.is_ipv4() { 24 } else { 64 })).collect();
         let start = |driver, port, device| {
             let mut worker = Worker::start(driver, port, device, 32, wire.now()).expect("started");
@@ -51,9 +58,9 @@ impl Net {
             worker.set_interface_enable(wire.now(), true).expect("enabled");
             worker
         };
-        let probe = start(DriverFactory::build(&factory, 0), a, device(OUR_MAC, addresses()));
-        let peer = start(sample.build(), b, device(PEER_MAC, theirs));
-        Self { factory, events, probe, peer, wire }
+        let probe = start(ping.factory().build(0), a, device(OUR_MAC, addresses()));
+        let peer = start(sample.build(0), b, device(PEER_MAC, theirs));
+        Self { ping, events, probe, peer, wire }
     }
 
     fn near(config: PingConfig) -> Self {
@@ -89,7 +96,7 @@ impl Net {
         while let Ok(event) = self.events.try_recv() {
             events.push(event);
         }
-        let results = self.factory.results();
+        let results = self.ping.results();
         assert_eq!(results.sent, results.received + results.lost);
         (results, events)
     }
@@ -223,9 +230,8 @@ fn a_front_end_that_does_not_listen_stops_nothing() {
 #[test]
 fn a_payload_that_the_mtu_does_not_hold_is_refused() {
     let (port, _other, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
-    let (factory, _events) =
-        PingFactory::new(PingConfig { payload_len: 1473, ..config(PEER4, OUR4) }, 1).unwrap();
-    let driver = DriverFactory::build(&factory, 0);
+    let (ping, _events) = Ping::new(PingConfig { payload_len: 1473, ..config(PEER4, OUR4) }, 1).unwrap();
+    let driver = ping.factory().build(0);
     let Err(error) = Worker::start(driver, port, device(OUR_MAC, addresses()), 32, wire.now()) else {
         panic!("started")
     };

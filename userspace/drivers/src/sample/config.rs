@@ -33,9 +33,9 @@ pub struct InjectorConfig {
     pub interval: Duration,
     /// Requests a tick, spread over the targets in turn.
     pub batch: usize,
-    /// Whom to send requests to, each on a network of ours; one named twice counts once. If empty, the first
-    /// neighbour on such a network that speaks to us becomes the target, and when it leaves 16 requests in a row
-    /// unanswered, the next other one that does.
+    /// Whom to send requests to, each on a network of ours; one named twice counts once. If empty, the other end of a
+    /// veth pair that has an address on such a network; where there is none, the first neighbour on one that speaks to
+    /// us becomes the target, and when it leaves 16 requests in a row unanswered, the next other one that does.
     pub targets: Vec<IpAddr>,
     /// Bytes of payload; at least 24.
     pub payload_len: usize,

@@ -67,7 +67,10 @@ impl Leader {
             solicits_sent: 0,
             solicits_not_sent: 0,
         };
-        if let Some(config) = config {
+        if let Some(mut config) = config {
+            if config.targets.is_empty() {
+                config.targets = other_end(device, local).into_iter().collect();
+            }
             leader.apply(config, true, Timestamp::default(), device, shared, local)?;
         }
         Ok(leader)
@@ -267,6 +270,12 @@ impl Leader {
             ("neighbor_requests_not_sent", self.solicits_not_sent),
         ]
     }
+}
+
+/// The address of a veth pair's other end that is on a network of ours; IPv4 before IPv6.
+fn other_end(device: &DeviceInfo, local: &Local) -> Option<IpAddr> {
+    let addresses = device.peer_addresses.iter().map(|(address, _)| *address);
+    addresses.filter(|address| path_to(*address, local).is_some()).min_by_key(IpAddr::is_ipv6)
 }
 
 /// Refuses a payload that does not fit the MTU.

@@ -8,7 +8,7 @@
 //! * The receive handler logs where each packet lies and completes it: requests for our addresses are answered
 //!   in place, replies to the injector matched, everything else returned to the pool.
 //!
-//! One [`SampleFactory`] makes the instances of one run, one for each queue. They share the table of neighbours
+//! One [`factory`] makes the instances of one run, one for each queue. They share the table of neighbours
 //! and the requests that wait for a reply, because a reply may arrive on any queue; the first instance that is
 //! initialised leads: it has the timers, and reports the shared counts.
 //!
@@ -24,6 +24,8 @@ mod inject;
 pub(super) mod injector;
 mod leader;
 mod log;
+#[cfg(feature = "cli")]
+mod options;
 pub(super) mod outcome;
 pub(super) mod pending;
 pub(super) mod receive;
@@ -38,16 +40,17 @@ use fastrand::Rng;
 
 pub use config::{InjectorConfig, SampleConfig, SampleConfigError};
 pub use inject::{InjectSettings, RttSummary, TargetStats};
+#[cfg(feature = "cli")]
+pub use options::{Options, interval_of};
 
 use self::inject::InjectCommand;
 use self::injector::{Identity, Injector, InjectorStats};
 use self::leader::Leader;
 use self::receive::Receiver;
 use self::shared::{Access, Shared};
-use crate::neighbors::{NeighborConfig, Neighbors};
 use netdext::dispatch::Fired;
 use netdext::driver::{
-    ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, RxTimestamps,
+    ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, Requirements, RxTimestamps,
 };
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
@@ -55,59 +58,37 @@ use serde_json::{Value, json};
 
 const NAME: &str = "sample";
 
-/// Makes the instances of the sample driver for one run. `Send` and `Clone`, so each worker's thread can have
-/// one.
-#[derive(Clone, Debug)]
-pub struct SampleFactory {
-    config: SampleConfig,
-    shared: Arc<Shared>,
+/// Makes the instances of the sample driver for one run. `seed` gives the identifier and the token by which the run's
+/// own echo replies are recognised, so two runs at the same time need different ones.
+///
+/// # Errors
+///
+/// [`SampleConfigError`] when the configuration cannot work.
+pub fn factory(config: SampleConfig, seed: u64) -> Result<DriverFactory, SampleConfigError> {
+    if let Some(injector) = &config.injector {
+        injector.waiting()?;
+    }
+    Ok(sharing(config, Arc::new(Shared::new(Identity::new(&mut Rng::with_seed(seed))))))
 }
 
-impl SampleFactory {
-    /// Checks the configuration. `seed` gives the identifier and the token by which the run's own echo replies
-    /// are recognised, so two runs at the same time need different ones.
-    ///
-    /// # Errors
-    ///
-    /// [`SampleConfigError`] when the configuration cannot work.
-    pub fn new(config: SampleConfig, seed: u64) -> Result<Self, SampleConfigError> {
-        let mut rng = Rng::with_seed(seed);
-        if let Some(injector) = &config.injector {
-            injector.waiting()?;
-        }
-        let neighbors = Neighbors::new(NeighborConfig::default());
-        Ok(Self { config, shared: Arc::new(Shared::new(neighbors, Identity::new(&mut rng))) })
-    }
-
-    /// Makes one instance. Not more than one for each queue of one run.
-    pub fn build(&self) -> Box<dyn Driver> {
-        Box::new(SampleDriver {
-            receiver: Receiver::new(self.config.answer),
-            shared: Arc::clone(&self.shared),
-            config: self.config.clone(),
+/// Makes instances that share this.
+fn sharing(config: SampleConfig, shared: Arc<Shared>) -> DriverFactory {
+    let build = move |_queue| -> Box<dyn Driver> {
+        Box::new(Sample {
+            receiver: Receiver::new(config.answer),
+            shared: Arc::clone(&shared),
+            config: config.clone(),
             leader: None,
         })
-    }
-}
-
-impl DriverFactory for SampleFactory {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
+    };
     // The time of a reply is that of the XDP program.
-    fn rx_timestamps(&self) -> RxTimestamps {
-        RxTimestamps::EchoReplies
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        SampleFactory::build(self)
-    }
+    DriverFactory::new(NAME, build)
+        .requiring(Requirements::default().rx_timestamps(RxTimestamps::EchoReplies))
 }
 
 /// One instance of the sample driver.
 #[derive(Debug)]
-struct SampleDriver {
+pub struct Sample {
     config: SampleConfig,
     shared: Arc<Shared>,
     receiver: Receiver,
@@ -118,7 +99,7 @@ fn error(operation: &'static str, reason: String) -> DriverError {
     DriverError { driver: NAME, operation, reason }
 }
 
-impl SampleDriver {
+impl Sample {
     /// The targets, each with its own counts, in the order of their turns.
     fn target_stats(&self) -> Vec<TargetStats> {
         let state = self.shared.lock();
@@ -126,7 +107,7 @@ impl SampleDriver {
     }
 }
 
-impl Driver for SampleDriver {
+impl Driver for Sample {
     fn name(&self) -> &'static str {
         NAME
     }

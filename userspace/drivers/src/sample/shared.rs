@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::injector::{Identity, Injector};
-use crate::neighbors::Neighbors;
+use crate::neighbors::{NeighborConfig, Neighbors};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -25,7 +25,8 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(neighbors: Neighbors, identity: Identity) -> Self {
+    pub(super) fn new(identity: Identity) -> Self {
+        let neighbors = Neighbors::new(NeighborConfig::default());
         Self {
             led: AtomicBool::new(false),
             learning: AtomicBool::new(false),

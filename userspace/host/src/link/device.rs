@@ -150,11 +150,9 @@ impl Device {
     ///
     /// # Errors
     /// The kernel refused.
-    pub async fn peer_addresses(&self) -> Result<Vec<(IpAddr, u8)>, DeviceError> {
+    pub async fn peer_addresses(&self, netlink: &Netlink) -> Result<Vec<(IpAddr, u8)>, DeviceError> {
         match self.peer {
-            Some(Peer { index, location: PeerLocation::SameNamespace }) => {
-                Netlink::open()?.addresses(index).await
-            }
+            Some(Peer { index, location: PeerLocation::SameNamespace }) => netlink.addresses(index).await,
             Some(Peer { location: PeerLocation::Other { .. }, .. }) | None => Ok(Vec::new()),
         }
     }

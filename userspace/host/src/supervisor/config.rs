@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
+use super::requirements::{self, RequirementError};
 use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
 use crate::link::kernel::KernelError;
@@ -11,7 +11,7 @@ use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::threaded::TuneError;
 use crate::link::{Device, DeviceError};
-use crate::steer::Rule;
+use crate::steer::{Action, Rule};
 use crate::worker::SpawnError;
 use crate::worker::WaitStrategy;
 use netdext::driver::{DriverFactory, PowerState};
@@ -66,7 +66,7 @@ pub struct RunConfig {
     /// Slots of the rings of each queue.
     pub rings: RingSizes,
     /// Makes the driver.
-    pub driver: Arc<dyn DriverFactory>,
+    pub driver: DriverFactory,
     /// Whether the driver gets its frames from the start.
     pub enabled: bool,
     /// The power state to start in.
@@ -80,7 +80,7 @@ pub struct RunConfig {
 impl RunConfig {
     /// A driver on an interface, with everything else as `netdext run` has it unless told otherwise, and
     /// without an address.
-    pub fn new(iface: impl Into<String>, driver: Arc<dyn DriverFactory>) -> Self {
+    pub fn new(iface: impl Into<String>, driver: DriverFactory) -> Self {
         Self {
             iface: iface.into(),
             addresses: Vec::new(),
@@ -162,6 +162,9 @@ pub enum StartError {
         /// The interface.
         iface: String,
     },
+    /// The driver needs what it can't have.
+    #[error(transparent)]
+    Requirement(#[from] RequirementError),
     /// The XDP program.
     #[error(transparent)]
     Program(#[from] ProgramError),
@@ -198,12 +201,29 @@ impl StartError {
     }
 }
 
-/// Refuses what cannot work, and says how many queues to serve.
-pub(super) fn check(config: &RunConfig, device: &Device) -> Result<u32, StartError> {
+/// What a driver gets, once it is known that it can have it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How many queues to serve.
+    pub queues: u32,
+    pub frame_size: FrameSize,
+    /// The user's steering rules, and then those of the driver.
+    pub rules: Vec<Rule>,
+}
+
+impl Plan {
+    /// Whether the XDP program answers anything.
+    pub fn answers(&self, config: &RunConfig) -> bool {
+        config.answer || self.rules.iter().any(|rule| rule.action() == Action::Answer)
+    }
+}
+
+/// Refuses what cannot work.
+pub(super) fn check(config: &RunConfig, device: &Device) -> Result<Plan, StartError> {
     if device.mac == [0; 6] {
         return Err(StartError::NotEthernet { iface: device.name.clone() });
     }
-    frame_size(device)?;
+    let frame_size = frame_size(device)?;
     let active = device.active_queues.usable();
     let queues = match config.queues {
         QueueSelection::All => active,
@@ -220,14 +240,16 @@ pub(super) fn check(config: &RunConfig, device: &Device) -> Result<u32, StartErr
             return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
         }
     };
-    let everything = config.rules.iter().find(|rule| rule.takes_everything());
+    let frame_size = frame_size.max(requirements::check(config, queues)?);
+    let rules = requirements::rules(config)?;
+    let everything = rules.iter().find(|rule| rule.takes_everything());
     if let Some(rule) = everything
         && device.is_default_route
         && !config.cut_off
     {
         return Err(StartError::DefaultRoute { iface: device.name.clone(), rule: Box::new(*rule) });
     }
-    Ok(queues)
+    Ok(Plan { queues, frame_size, rules })
 }
 
 /// The frame size that holds the interface's frames.

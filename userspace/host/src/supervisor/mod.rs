@@ -12,6 +12,7 @@ mod capture;
 mod config;
 mod control;
 mod report;
+mod requirements;
 mod start;
 mod steering;
 mod stop;
@@ -28,6 +29,7 @@ use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
 pub use self::control::DriverControlError;
 pub use self::report::{EndReason, RunError, RunInfo, RunReport};
+pub use self::requirements::RequirementError;
 pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
@@ -42,6 +44,7 @@ use crate::worker::WorkerEvent;
 use crate::worker::WorkerHandle;
 use netdext::dispatch::WorkerReport;
 use netdext::driver::RxTimestamps;
+use netdext::packet::FrameSize;
 
 /// How long to wait for the news that the link is gone, after a worker failed for that reason.
 const GONE_GRACE: Duration = Duration::from_millis(200);
@@ -63,6 +66,8 @@ pub struct Supervisor {
     workers: Vec<WorkerHandle>,
     events: UnboundedReceiver<WorkerEvent>,
     link: LinkEvents,
+    // Of each queue's UMEM.
+    frame_size: FrameSize,
     frame_log: Option<FrameLog>,
     flush_log_at: tokio::time::Instant,
     netlink: Netlink,
@@ -164,11 +169,11 @@ impl Supervisor {
 
     fn warn_about_mtu(&self, mtu: u32) {
         let device = Device { mtu, ..self.info.device.clone() };
-        let (Ok(now), Ok(needed)) = (frame_size(&self.info.device), frame_size(&device)) else {
+        let Ok(needed) = frame_size(&device) else {
             tracing::warn!(iface = %self.iface, mtu, "the MTU is now larger than a frame: the kernel drops such frames");
             return;
         };
-        if needed.bytes() > now.bytes() {
+        if needed > self.frame_size {
             tracing::warn!(iface = %self.iface, mtu, "the MTU is now larger than a frame: start again to change that");
         }
     }

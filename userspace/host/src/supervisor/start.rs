@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, frame_size, worker_cpus};
+use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, worker_cpus};
 use super::switch::Switches;
 use super::{RunInfo, Supervisor};
 use crate::link::attachment::XdpHook;
 use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::{Device, LinkEvents, Netlink, kernel, threaded};
-use crate::steer::Action;
 use crate::worker::Recipe;
 use crate::worker::WorkerConfig;
 use crate::worker::WorkerEvent;
@@ -29,7 +28,8 @@ impl Supervisor {
     pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
         kernel::refuse_panic(config.risk_kernel_panic)?;
         let device = Device::query(&config.iface).await?;
-        let queues = check(config, &device)?;
+        let plan = check(config, &device)?;
+        let (queues, answers) = (plan.queues, plan.answers(config));
         let link = LinkEvents::open(device.index).await?;
         let netlink = Netlink::open()?;
         let link_is_up = link.state().is_some_and(|state| state.up);
@@ -38,19 +38,29 @@ impl Supervisor {
             mac: device.mac,
             addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
             broadcasts: config.broadcasts(),
-            rules: config.rules.clone(),
+            rules: plan.rules,
             // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
             answer: false,
             answer_limit: config.answer_limit,
-            timestamps: config.driver.rx_timestamps(),
+            timestamps: config.driver.requirements().rx_timestamps,
             latency: config.latency,
             queues,
         })?;
         // As above, for rules that answer.
         program.maps_mut().set_paused(true).map_err(ProgramError::from)?;
+        let peer_addresses = device.peer_addresses(&netlink).await?;
         let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
+        let first = DeviceInfo {
+            name: device.name.clone(),
+            mac: device.mac,
+            mtu: device.mtu as usize,
+            queue: 0,
+            queues,
+            addresses: config.addresses.clone(),
+            peer_addresses,
+        };
         let (sender, events) = unbounded_channel();
         let mut supervisor = Self {
             iface: device.name.clone(),
@@ -65,19 +75,20 @@ impl Supervisor {
             frame_log,
             netlink,
             link_before,
+            frame_size: plan.frame_size,
             flush_log_at: tokio::time::Instant::now(),
             reports: Vec::new(),
             failed: None,
             link_changed: false,
             started: Instant::now(),
-            timestamps: (config.driver.rx_timestamps(), config.latency),
+            timestamps: (config.driver.requirements().rx_timestamps, config.latency),
             captures: Arc::default(),
             sockets: Vec::new(),
             claimed: false,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
         };
-        let started = supervisor.start_workers(config, queues, &sender).await;
+        let started = supervisor.start_workers(config, &first, answers, &sender).await;
         drop(sender);
         match started {
             Ok(()) => Ok(supervisor),
@@ -91,10 +102,11 @@ impl Supervisor {
     async fn start_workers(
         &mut self,
         config: &RunConfig,
-        queues: u32,
+        first: &DeviceInfo,
+        answers: bool,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
-        if config.answer || config.rules.iter().any(|rule| rule.action() == Action::Answer) {
+        if answers {
             self.prepare_answers().await?;
         }
         if config.tune {
@@ -103,25 +115,18 @@ impl Supervisor {
             (self.info.tuning, self.tuned) = (Some(tuning), tuned);
         }
         let cpus = worker_cpus();
-        for queue in 0..queues {
+        for queue in 0..first.queues {
             let worker = WorkerConfig {
                 wait: config.wait,
                 latency: config.latency,
                 batch: CALLBACK_BATCH,
                 cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
             };
-            let device = DeviceInfo {
-                name: self.iface.clone(),
-                mac: self.info.device.mac,
-                mtu: self.info.device.mtu as usize,
-                queue,
-                queues,
-                addresses: config.addresses.clone(),
-            };
-            let recipe = self.recipe(config, queue)?;
+            let device = DeviceInfo { queue, ..first.clone() };
+            let recipe = self.recipe(config, queue);
             self.workers.push(WorkerHandle::spawn(worker, device, recipe, events.clone())?);
         }
-        while self.info.queues.len() < queues as usize {
+        while self.info.queues.len() < first.queues as usize {
             match self.events.recv().await {
                 Some(WorkerEvent::Started { queue, socket, info }) => {
                     self.sockets.push((queue, socket));
@@ -146,20 +151,20 @@ impl Supervisor {
         Ok(())
     }
 
-    fn recipe(&self, config: &RunConfig, queue: u32) -> Result<Recipe, StartError> {
+    fn recipe(&self, config: &RunConfig, queue: u32) -> Recipe {
         let socket = XskConfig {
             iface: self.iface.clone(),
             queue,
             rings: config.rings,
-            frame_size: frame_size(&self.info.device)?,
+            frame_size: self.frame_size,
             copy: if self.info.attached.mode == XdpHook::Skb { CopyMode::Copy } else { CopyMode::Auto },
             risk_kernel_panic: config.risk_kernel_panic,
         };
-        let factory = Arc::clone(&config.driver);
-        Ok(Box::new(move || {
+        let factory = config.driver.clone();
+        Box::new(move || {
             let (port, info) = xsk::open(&socket)?;
             Ok((port, info, factory.build(queue)))
-        }))
+        })
     }
 
     fn forget(&mut self, queue: u32) {

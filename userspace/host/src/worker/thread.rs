@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use super::WaitStrategy;
 use crate::cpu;
 use crate::xsk::{OpenError, XskInfo};
-use netdext::dispatch::{ControlFailure, Timestamp, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+use netdext::dispatch::{
+    ControlFailure, Timestamp, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot,
+};
 use netdext::driver::{DeviceInfo, Driver, PowerState};
 use netdext::port::Port;
 use netdext::tap::TapPair;

@@ -11,6 +11,4 @@ mod worker;
 pub use latency::LatencyHistograms;
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
-pub use worker::{
-    ControlFailure, Progress, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot,
-};
+pub use worker::{ControlFailure, Progress, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot};

@@ -9,12 +9,14 @@
 //! The legal order is the table in [`lifecycle`]; the worker keeps to it, so a driver never sees, say, a
 //! packet before it was started.
 
+mod factory;
 pub mod lifecycle;
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::factory::{DriverFactory, Requirements};
 use crate::dispatch::{Fired, Timers, Timestamp};
 use crate::metrics::Metrics;
 use crate::packet::{PacketBatch, PacketPool};
@@ -35,6 +37,8 @@ pub struct DeviceInfo {
     pub queues: u32,
     /// Addresses that the driver owns, each with the length of its prefix.
     pub addresses: Vec<(IpAddr, u8)>,
+    /// Addresses of the other end of a veth pair, likewise; none where there is no such end in this network namespace.
+    pub peer_addresses: Vec<(IpAddr, u8)>,
 }
 
 /// A power state, as `SetPowerState` has it.
@@ -201,20 +205,6 @@ pub trait Driver {
 
     /// Counts for `netdext stats` and the summary. May be called at any time after `init`.
     fn stats(&self) -> DriverStats;
-}
-
-/// Makes the instances of a driver, one per queue, each on the thread that it will run on.
-pub trait DriverFactory: Send + Sync {
-    /// The name that `--driver` takes.
-    fn name(&self) -> &'static str;
-
-    /// Which received packets have to have a timestamp ([`Packet::rx_timestamp_ns`](crate::packet::Packet::rx_timestamp_ns)).
-    fn rx_timestamps(&self) -> RxTimestamps {
-        RxTimestamps::Some
-    }
-
-    /// The instance for one queue.
-    fn build(&self, queue: u32) -> Box<dyn Driver>;
 }
 
 /// Which received packets have a timestamp of the XDP program. Reading the clock is the larger part of what the program

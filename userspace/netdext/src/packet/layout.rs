@@ -5,8 +5,12 @@ use super::owner::PortNumber;
 /// XDP reserves this much room in front of every received frame (`XDP_PACKET_HEADROOM` of linux/bpf.h).
 pub(super) const XDP_PACKET_HEADROOM: usize = 256;
 
+/// Bytes in front of the data of a received packet that are a driver's to take: the headroom of XDP without what the XDP
+/// program writes there.
+pub const HEADROOM: usize = XDP_PACKET_HEADROOM - netdext_abi::RX_META_LEN;
+
 /// The size of a frame. AF_XDP's aligned mode takes powers of two from 2048 bytes to the page size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FrameSize {
     /// 2048 bytes: enough for an MTU of 1500 with two VLAN tags.
     TwoK,
@@ -26,6 +30,15 @@ impl FrameSize {
     /// The longest Ethernet frame (without FCS) that fits behind the headroom, in bytes.
     pub const fn max_data(self) -> usize {
         self.bytes() - XDP_PACKET_HEADROOM
+    }
+
+    /// The smallest size that has so many bytes, if there is one.
+    pub const fn for_bytes(bytes: usize) -> Option<Self> {
+        match bytes {
+            0..=2048 => Some(Self::TwoK),
+            2049..=4096 => Some(Self::FourK),
+            _ => None,
+        }
     }
 
     /// The smallest size whose [`max_data`](Self::max_data) holds `frame_len` bytes, if there is one.

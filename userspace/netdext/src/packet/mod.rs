@@ -31,7 +31,7 @@ mod tests;
 
 pub use batch::{Full, PacketBatch};
 pub use census::Census;
-pub use layout::{FrameSize, OutOfFrame, PoolConfig, PoolConfigError};
+pub use layout::{FrameSize, HEADROOM, OutOfFrame, PoolConfig, PoolConfigError};
 pub(crate) use lender::Lender;
 pub use lender::Lent;
 pub use owner::Desc;

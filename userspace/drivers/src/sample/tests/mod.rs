@@ -10,10 +10,10 @@ mod starting;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{InjectorConfig, SampleConfig, SampleFactory};
+use super::{InjectorConfig, SampleConfig};
 use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
-use netdext::driver::{DeviceInfo, DriverStats, PowerState};
+use netdext::driver::{DeviceInfo, DriverFactory, DriverStats, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Moved, SimConfig, Wire};
@@ -32,7 +32,15 @@ pub(super) fn peer_device() -> DeviceInfo {
 }
 
 fn device_of(name: &str, mac: MacAddr, addresses: Vec<(IpAddr, u8)>) -> DeviceInfo {
-    DeviceInfo { name: name.into(), mac, mtu: 1500, queue: 0, queues: 1, addresses }
+    DeviceInfo {
+        name: name.into(),
+        mac,
+        mtu: 1500,
+        queue: 0,
+        queues: 1,
+        addresses,
+        peer_addresses: Vec::new(),
+    }
 }
 
 pub(super) fn answering() -> SampleConfig {
@@ -47,12 +55,12 @@ pub(super) fn injecting(targets: &[IpAddr], change: impl FnOnce(&mut InjectorCon
 
 /// A running worker with the first instance of a new factory.
 pub(super) fn worker(config: SampleConfig, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
-    let factory = SampleFactory::new(config, 1).expect("a valid configuration");
+    let factory = crate::sample::factory(config, 1).expect("a valid configuration");
     running(&factory, port, device, now)
 }
 
-pub(super) fn running(factory: &SampleFactory, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
-    let mut worker = Worker::start(factory.build(), port, device, BATCH, now).expect("started");
+pub(super) fn running(factory: &DriverFactory, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
+    let mut worker = Worker::start(factory.build(device.queue), port, device, BATCH, now).expect("started");
     worker.set_power(now, PowerState::On).expect("powered on");
     worker.set_interface_enable(now, true).expect("enabled");
     worker

@@ -1,12 +1,15 @@
+use std::sync::Arc;
 use std::thread;
 
+use fastrand::Rng;
 use smoltcp::wire::ArpOperation;
 
 use super::{SECOND, check_report, count, device, injecting, running, targets4};
-use crate::sample::SampleFactory;
-use crate::sample::injector::InjectorStats;
+use crate::sample::injector::{Identity, InjectorStats};
+use crate::sample::shared::Shared;
+use crate::sample::{factory, sharing};
 use netdext::dispatch::Worker;
-use netdext::driver::DeviceInfo;
+use netdext::driver::{DeviceInfo, DriverFactory};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
@@ -21,7 +24,7 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(factory: &SampleFactory, queue: u32) -> Self {
+    fn new(factory: &DriverFactory, queue: u32) -> Self {
         let (ours, other, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
         let device = DeviceInfo { queue, queues: 2, ..device() };
         Self { worker: running(factory, ours, device, wire.now()), other, wire }
@@ -46,7 +49,7 @@ impl Queue {
 
 #[test]
 fn a_reply_on_another_queue_matches_and_every_count_is_reported_once() {
-    let factory = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap();
+    let factory = factory(injecting(&targets4(), |_| {}), 1).unwrap();
     let mut queues = [Queue::new(&factory, 0), Queue::new(&factory, 1)];
     queues.iter_mut().for_each(|queue| drop(queue.settle()));
 
@@ -88,7 +91,7 @@ fn a_reply_on_another_queue_matches_and_every_count_is_reported_once() {
 
 #[test]
 fn instances_are_built_on_their_own_threads_and_exactly_one_of_them_reports_the_injector() {
-    let factory = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap();
+    let factory = factory(injecting(&targets4(), |_| {}), 1).unwrap();
     let reports: Vec<_> = (0..4)
         .map(|queue| {
             let factory = factory.clone();
@@ -109,13 +112,14 @@ fn instances_are_built_on_their_own_threads_and_exactly_one_of_them_reports_the_
 
 #[test]
 fn once_the_target_is_learnt_no_instance_looks_for_one() {
-    let factory = SampleFactory::new(injecting(&[], |_| {}), 1).unwrap();
+    let shared = Arc::new(Shared::new(Identity::new(&mut Rng::with_seed(1))));
+    let factory = sharing(injecting(&[], |_| {}), Arc::clone(&shared));
     let mut queues = [Queue::new(&factory, 0), Queue::new(&factory, 1)];
-    assert!(factory.shared.is_learning());
+    assert!(shared.is_learning());
     queues[1].settle();
     queues[1].wire.inject(End::A, &arp_request(PEER4, OUR4));
     queues[1].settle();
-    assert!(!factory.shared.is_learning());
+    assert!(!shared.is_learning());
     queues[0].wire.advance(SECOND);
     assert_eq!(queues[0].settle().len(), 8 + 1, "the requests, and one to confirm the MAC address");
 }

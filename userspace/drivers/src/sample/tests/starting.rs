@@ -1,11 +1,14 @@
+use std::net::IpAddr;
+
 use super::{both_targets, device, injecting, targets4};
-use crate::sample::{SampleConfig, SampleFactory};
-use netdext::dispatch::{Timers, Timestamp};
+use crate::sample::{SampleConfig, TargetStats, factory};
+use netdext::dispatch::{Timers, Timestamp, Worker};
 use netdext::driver::{Cx, DeviceInfo, DriverError};
 use netdext::port::sim::{SimConfig, Wire};
+use serde_json::Value;
 
 fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
-    SampleFactory::new(config, 1).unwrap().build().init(device)
+    factory(config, 1).unwrap().build(0).init(device)
 }
 
 #[test]
@@ -37,7 +40,7 @@ fn no_timer_is_armed_before_enabling_and_after_disabling() {
     let (mut port, _other, _wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
     let device = device();
     let mut timers = Timers::default();
-    let mut driver = SampleFactory::new(injecting(&targets4(), |_| {}), 1).unwrap().build();
+    let mut driver = factory(injecting(&targets4(), |_| {}), 1).unwrap().build(0);
     driver.init(&device).unwrap();
     let now = Timestamp::from_nanos(1);
     let mut cx =
@@ -49,4 +52,27 @@ fn no_timer_is_armed_before_enabling_and_after_disabling() {
     driver.set_interface_enable(&mut cx, false).unwrap();
     assert_eq!(cx.timers.next_deadline(), None);
     driver.stop(&mut cx);
+}
+
+#[test]
+fn without_a_target_it_is_the_pairs_other_end_that_is_on_a_network_of_ours() {
+    let [v6, elsewhere, ours, v4] =
+        ["2001:2::2", "203.0.113.2", "198.18.0.1", "198.18.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
+    for (peer, given, expected) in [
+        (&[v6, elsewhere, ours, v4][..], &[][..], &[v4][..]),
+        (&[v6, elsewhere], &[], &[v6]),
+        (&[elsewhere, ours], &[], &[]),
+        (&[], &[], &[]),
+        (&[v4], &[v6], &[v6]),
+    ] {
+        let peer_addresses = peer.iter().map(|address| (*address, 24)).collect();
+        let driver = factory(injecting(given, |_| {}), 1).unwrap().build(0);
+        let (port, _peer, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
+        let device = DeviceInfo { peer_addresses, ..device() };
+        let mut worker = Worker::start(driver, port, device, 64, wire.now()).unwrap();
+        let targets = worker.control(wire.now(), "inject_targets", &Value::Null).unwrap().unwrap();
+        let targets: Vec<TargetStats> = serde_json::from_value(targets).unwrap();
+        let targets: Vec<_> = targets.iter().map(|target| target.target).collect();
+        assert_eq!(targets, expected, "{peer:?}");
+    }
 }

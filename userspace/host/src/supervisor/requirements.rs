@@ -1,0 +1,163 @@
+//! What a driver needs, checked before anything is attached.
+
+use super::config::RunConfig;
+use crate::steer::{Rule, RuleError};
+use netdext::driver::Requirements;
+use netdext::packet::{FrameSize, HEADROOM};
+
+/// What a driver needs and can't have.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequirementError {
+    /// It takes another number of interfaces.
+    #[error(
+        "the driver {driver} takes {least} to {most} interfaces, and there is one: choose another --driver"
+    )]
+    Ports {
+        /// The driver.
+        driver: &'static str,
+        /// How many at least.
+        least: usize,
+        /// How many at the most.
+        most: usize,
+    },
+    /// It serves fewer queues.
+    #[error(
+        "the driver {driver} serves {most} queue(s) at the most, not the {queues} of {iface}: use --queues {most}, or \
+         `ethtool -L {iface}` for fewer"
+    )]
+    Queues {
+        /// The driver.
+        driver: &'static str,
+        /// The interface.
+        iface: String,
+        /// The queues that it would have to serve.
+        queues: u32,
+        /// How many it serves at the most.
+        most: u32,
+    },
+    /// There is not so much room in front of a packet's data.
+    #[error(
+        "the driver {driver} needs {wanted} bytes in front of the data of a packet, and there are {HEADROOM}: choose \
+         another --driver"
+    )]
+    Headroom {
+        /// The driver.
+        driver: &'static str,
+        /// The bytes that it needs.
+        wanted: usize,
+    },
+    /// There are no such frames.
+    #[error(
+        "the driver {driver} needs frames of {wanted} bytes, and {most} is the most: choose another --driver",
+        most = FrameSize::FourK.bytes()
+    )]
+    FrameSize {
+        /// The driver.
+        driver: &'static str,
+        /// The bytes that it needs.
+        wanted: usize,
+    },
+    /// One of its steering rules is none.
+    #[error("the driver {driver} wants the steering rule {text:?}")]
+    Steering {
+        /// The driver.
+        driver: &'static str,
+        /// The rule's text.
+        text: String,
+        /// What is wrong with it.
+        source: RuleError,
+    },
+}
+
+/// Refuses what this driver can't run with: one interface, and so many queues. Returns the frame size that it needs.
+pub(super) fn check(config: &RunConfig, queues: u32) -> Result<FrameSize, RequirementError> {
+    let driver = config.driver.name();
+    let Requirements { ports, max_queues, headroom, frame_size, .. } = config.driver.requirements();
+    if !ports.contains(&1) {
+        return Err(RequirementError::Ports { driver, least: *ports.start(), most: *ports.end() });
+    }
+    if let Some(most) = *max_queues
+        && queues > most
+    {
+        return Err(RequirementError::Queues { driver, iface: config.iface.clone(), queues, most });
+    }
+    if *headroom > HEADROOM {
+        return Err(RequirementError::Headroom { driver, wanted: *headroom });
+    }
+    FrameSize::for_bytes(*frame_size).ok_or(RequirementError::FrameSize { driver, wanted: *frame_size })
+}
+
+/// The user's steering rules, and then those of the driver that the user has not given.
+pub(super) fn rules(config: &RunConfig) -> Result<Vec<Rule>, RequirementError> {
+    let mut rules = config.rules.clone();
+    for text in &config.driver.requirements().steering {
+        let rule = text.parse().map_err(|source| RequirementError::Steering {
+            driver: config.driver.name(),
+            text: text.clone(),
+            source,
+        })?;
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netdext::driver::{Driver, DriverFactory};
+
+    fn needing(requirements: Requirements) -> RunConfig {
+        let build = |_queue| -> Box<dyn Driver> { unreachable!("it is refused before") };
+        RunConfig::new("veth0", DriverFactory::new("needy", build).requiring(requirements))
+    }
+
+    /// The error of a driver with these needs on two queues.
+    fn refusal(requirements: Requirements) -> String {
+        check(&needing(requirements), 2).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_can_be_had_is_not_refused_and_at_the_limit_it_can() {
+        assert_eq!(check(&needing(Requirements::default()), 64).unwrap(), FrameSize::TwoK);
+        let most = Requirements::default().ports(0..=8).max_queues(2).headroom(240).frame_size(4096);
+        assert_eq!(check(&needing(most), 2).unwrap(), FrameSize::FourK);
+    }
+
+    #[test]
+    fn what_can_not_be_had_is_refused_with_what_there_is_and_what_to_do() {
+        let needs = Requirements::default;
+        for (needs, parts) in [
+            (needs().ports(2..=8), ["2 to 8 interfaces", "another --driver"]),
+            (needs().ports(0..=0), ["0 to 0 interfaces", "another --driver"]),
+            (needs().max_queues(1), ["1 queue(s) at the most, not the 2 of veth0", "--queues 1"]),
+            (needs().headroom(241), ["241 bytes", "there are 240"]),
+            (needs().frame_size(4097), ["4097 bytes", "4096 is the most"]),
+        ] {
+            let refusal = refusal(needs);
+            assert!(refusal.starts_with("the driver needy "), "{refusal}");
+            assert!(parts.iter().all(|part| refusal.contains(part)), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_drivers_rules_come_after_the_users_and_none_twice() {
+        let [users, both, drivers] = ["drop:proto=udp,dport=53", "driver:proto=tcp", "driver:proto=udp"]
+            .map(|text| text.parse().unwrap());
+        let needs = Requirements::default().steering(["driver:proto=tcp", "driver:proto=udp"]);
+        let config = RunConfig { rules: vec![users, both], ..needing(needs) };
+        assert_eq!(rules(&config).unwrap(), [users, both, drivers]);
+    }
+
+    #[test]
+    fn a_drivers_rule_that_is_none_is_refused_with_its_text() {
+        let needs = Requirements::default().steering(["divert:proto=udp"]);
+        let error = netdext::error::one_line(&rules(&needing(needs)).unwrap_err());
+        assert!(
+            error.starts_with("the driver needy wants the steering rule \"divert:proto=udp\": "),
+            "{error}"
+        );
+    }
+}
