@@ -223,21 +223,42 @@ fn enabling_while_powered_off_is_only_remembered() {
 }
 
 #[test]
-fn frames_that_arrive_while_disabled_are_counted_and_dropped() {
+fn frames_that_arrive_before_the_driver_is_enabled_wait_for_it() {
     let mut bench = Bench::new(Notes::default(), &SimConfig::default());
+    bench.inject(2);
+    bench.step_after(MS);
     bench.power(PowerState::On).expect("it powers on");
     bench.calls();
     bench.inject(3);
     bench.step_after(MS);
     assert_eq!(bench.calls(), [""; 0]);
+    assert!(!bench.worker.waits_for().frames, "it would not take them");
+
+    bench.enable(true).expect("it is enabled");
+    bench.inject(1);
+    assert!(bench.worker.waits_for().frames);
+    bench.step_after(Duration::ZERO);
+    assert_eq!(bench.calls(), ["enable", "rx 6"]);
+    let snapshot = bench.worker.snapshot();
+    assert_eq!((snapshot.rx_disabled, snapshot.rx_packets, snapshot.census.user), (0, 6, 0));
+}
+
+#[test]
+fn frames_that_are_in_the_ring_when_the_driver_is_disabled_are_counted_and_dropped() {
+    let mut bench = Bench::running(Notes::default(), &SimConfig::default());
+    bench.inject(3);
+    bench.calls();
+    bench.enable(false).expect("it is disabled");
     let snapshot = bench.worker.snapshot();
     assert_eq!((snapshot.rx_disabled, snapshot.rx_packets, snapshot.census.user), (3, 3, 0));
 
     bench.enable(true).expect("it is enabled");
     bench.inject(2);
+    bench.power(PowerState::Off).expect("it powers off");
+    bench.power(PowerState::On).expect("it powers on");
     bench.step_after(Duration::ZERO);
-    assert_eq!(bench.calls(), ["enable", "rx 2"]);
-    assert_eq!(bench.worker.snapshot().rx_disabled, 3);
+    assert_eq!(bench.calls(), ["disable", "enable", "disable", "power off", "power on", "enable"]);
+    assert_eq!(bench.worker.snapshot().rx_disabled, 5);
 }
 
 #[test]

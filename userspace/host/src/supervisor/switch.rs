@@ -4,10 +4,12 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
+use tokio::sync::oneshot;
 
 use super::{CommandError, Supervisor};
 use crate::link::program::ProgramError;
 use crate::worker::Command;
+use netdext::dispatch::WorkerError;
 use netdext::driver::PowerState;
 use netdext::error::one_line;
 
@@ -40,6 +42,14 @@ pub(super) struct Switches {
     pub link_up: bool,
 }
 
+impl Switches {
+    /// Whether the frames for the driver are to go to its sockets.
+    fn is_active(self) -> bool {
+        let Self { enabled, power, link_up } = self;
+        enabled && link_up && power == PowerState::On
+    }
+}
+
 impl Supervisor {
     /// Lets the driver have its frames, or leaves them to the kernel. Nothing is lost on the way: what was
     /// redirected before is still handed to the driver.
@@ -49,11 +59,7 @@ impl Supervisor {
     /// [`SwitchError`].
     pub async fn set_enabled(&mut self, enabled: bool) -> Result<(), SwitchError> {
         self.switches.enabled = enabled;
-        if !enabled {
-            self.release_frames().await?;
-        }
-        self.set_interface_enable(enabled && self.switches.link_up).await?;
-        self.claim_frames()
+        self.follow_link_and_user().await
     }
 
     /// Powers the driver on or off. Off stops its timers, drains the rings and leaves its frames to the kernel.
@@ -63,31 +69,46 @@ impl Supervisor {
     /// [`SwitchError`].
     pub async fn set_power(&mut self, power: PowerState) -> Result<(), SwitchError> {
         self.switches.power = power;
-        if power == PowerState::Off {
-            self.release_frames().await?;
-        }
-        self.broadcast(|reply| Command::SetPower(power, reply)).await?;
-        self.claim_frames()
+        self.switch(|reply| Command::SetPower(power, reply)).await
     }
 
     /// Tells the workers whether the interface is up. While it is not, the sockets are out of the XSKMAP.
     pub(super) async fn apply_link(&mut self) {
-        match self.follow_link().await {
+        match self.follow_link_and_user().await {
             // `run` says why, or that the interface is gone, which may be the reason.
             Ok(()) | Err(SwitchError::Command(CommandError::Ended { .. })) => {}
             Err(error) => tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error)),
         }
     }
 
-    async fn follow_link(&mut self) -> Result<(), SwitchError> {
-        let up = self.switches.link_up;
-        if up {
-            // First, because a driver may ask something as soon as it is enabled, and the answer is its own.
+    async fn follow_link_and_user(&mut self) -> Result<(), SwitchError> {
+        let enable = self.switches.enabled && self.switches.link_up;
+        let switched = self.switch(|reply| Command::SetInterfaceEnable(enable, reply)).await;
+        if switched.is_ok() {
+            self.info.enabled = enable;
+        }
+        self.switch_answers();
+        switched
+    }
+
+    /// Has every worker carry out a command, in the one order that there is: the sockets come into the XSKMAP before it, or
+    /// out of it before it. A driver may ask something as soon as it is enabled, and the answer is its own; what comes
+    /// before it is enabled waits in the rx rings.
+    async fn switch(
+        &mut self,
+        command: impl Fn(oneshot::Sender<Result<(), WorkerError>>) -> Command,
+    ) -> Result<(), SwitchError> {
+        if self.switches.is_active() {
             self.claim_frames()?;
         } else {
             self.release_frames().await?;
         }
-        Ok(self.set_interface_enable(up && self.switches.enabled).await?)
+        let told = self.broadcast(command).await;
+        if told.is_err() {
+            // A driver that was not switched on would leave them in its rx ring.
+            self.release_frames().await?;
+        }
+        Ok(told?)
     }
 
     /// Whether the user has the driver enabled.
@@ -100,23 +121,15 @@ impl Supervisor {
         self.switches.power
     }
 
-    async fn set_interface_enable(&mut self, enable: bool) -> Result<(), CommandError> {
-        self.broadcast(|reply| Command::SetInterfaceEnable(enable, reply)).await?;
-        self.info.enabled = enable;
-        self.switch_answers();
-        Ok(())
-    }
-
-    /// Puts the sockets into the XSKMAP, if the driver is to have its frames.
+    /// Puts the sockets into the XSKMAP.
     fn claim_frames(&mut self) -> Result<(), SwitchError> {
-        let Switches { enabled, power, link_up } = self.switches;
-        if !self.claimed && enabled && link_up && power == PowerState::On {
+        if !self.claimed {
             for (queue, socket) in &self.sockets {
                 self.program.insert_socket(*queue, socket.as_fd())?;
             }
             self.claimed = true;
+            self.switch_answers();
         }
-        self.switch_answers();
         Ok(())
     }
 
@@ -138,11 +151,11 @@ impl Supervisor {
             return Ok(());
         }
         self.quiesce(QUIESCE_BEFORE_SWITCH).await;
-        self.claimed = false;
-        self.switch_answers();
         for (queue, _) in &self.sockets {
             self.program.remove_socket(*queue)?;
         }
+        self.claimed = false;
+        self.switch_answers();
         wait_for_receive_polls().await;
         Ok(())
     }

@@ -98,7 +98,7 @@ pub struct WorkerSnapshot {
     pub fill_level: u32,
     /// Times the fill ring was found below its low-water mark.
     pub fill_low_water: u64,
-    /// Frames received while the interface was disabled, and dropped.
+    /// Frames that had arrived when the driver was disabled or stopped and were not handed to it, and dropped.
     pub rx_disabled: u64,
     /// System calls to wake the kernel for the tx ring.
     pub tx_wakeups: u64,
@@ -250,7 +250,10 @@ impl Worker {
             self.tx_blocked = false;
             self.with_cx(now, |driver, cx| driver.tx_packet_available(cx));
         }
-        progress.received = self.receive(now, budget);
+        // What arrives before the driver is enabled waits in the ring for it.
+        if self.state.is_running() {
+            progress.received = self.receive(now, budget);
+        }
         progress.published = self.flush(now)?;
         Ok(progress)
     }
@@ -269,6 +272,7 @@ impl Worker {
         Ok(())
     }
 
+    /// Hands the driver what has arrived, or drops it if the driver is not running.
     fn receive(&mut self, now: Timestamp, budget: usize) -> usize {
         let mut received = 0;
         while received < budget {
@@ -410,7 +414,12 @@ impl Worker {
             self.state = self.state.after(Transition::Fail)?;
             return Err(error.into());
         }
+        let was_running = self.state.is_running();
         self.state = after;
+        if was_running {
+            // Too late for the driver, and too old for when it is enabled again.
+            self.receive(now, self.port.pool.capacity());
+        }
         Ok(())
     }
 
@@ -456,7 +465,7 @@ impl Worker {
             self.state = State::Stopped;
         }
         self.batch.clear();
-        // Where a queue has failed, what had arrived by then is still in the ring: counted as for a stopped driver.
+        // Where something has failed, what had arrived by then is still in the ring.
         self.receive(now, self.port.pool.capacity());
         let mut snapshot = self.snapshot();
         let Self { driver, port, .. } = self;
@@ -493,7 +502,8 @@ impl Worker {
 
     /// What the worker is to be woken for by its socket.
     pub fn waits_for(&self) -> WaitsFor {
-        WaitsFor { frames: true, room: self.tx_blocked && self.state.is_running() }
+        let running = self.state.is_running();
+        WaitsFor { frames: running, room: running && self.tx_blocked }
     }
 
     /// The counts now.
