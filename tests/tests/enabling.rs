@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PowerState};
 use netdext::packet::PacketBatch;
-use netdext::supervisor::{RunConfig, Supervisor};
+use netdext_host::supervisor::{RunConfig, Supervisor};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_V4};
 use netdext_tests::{Wire, patiently, require};
 
@@ -60,14 +60,9 @@ impl Driver for Asker {
     }
 }
 
-impl DriverFactory for Asker {
-    fn name(&self) -> &'static str {
-        "asker"
-    }
-
-    fn build(&self, _queue: u32) -> Box<dyn Driver> {
-        Box::new(Self(Arc::clone(&self.0)))
-    }
+fn asker(replies: &Replies) -> DriverFactory {
+    let replies = Arc::clone(replies);
+    DriverFactory::new("asker", move |_queue| Box::new(Asker(Arc::clone(&replies))))
 }
 
 /// Lets the supervisor follow the link until so many replies have come.
@@ -93,7 +88,7 @@ fn what_a_driver_asks_as_soon_as_it_is_enabled_is_answered_to_it_whoever_enabled
     let replies = Replies::default();
     let config = RunConfig {
         addresses: vec![(DRIVER_V4.parse().unwrap(), 24)],
-        ..RunConfig::new(DRIVER_IFACE, Arc::new(Asker(Arc::clone(&replies))))
+        ..RunConfig::new(DRIVER_IFACE, asker(&replies))
     };
     let report = wire.driver.block_on(async || {
         let mut supervisor = Supervisor::start(&config).await.expect("it starts");

@@ -7,12 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::bytes::{Bytes, BytesMut};
+use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 
 use super::line::{self, Rejected};
 use super::protocol::{ErrorCode, ErrorObject, Request};
 use super::server::ServerConfig;
 
-/// Bytes read at a time.
+/// Bytes that there is room for at the least when a client is read.
 const READ_CHUNK: usize = 4096;
 
 /// What a request is answered with.
@@ -78,7 +80,7 @@ struct Ended;
 
 /// What came next from a client.
 enum Next {
-    Line(Vec<u8>),
+    Line(Bytes),
     Refused(ErrorObject),
     Ended,
 }
@@ -86,9 +88,12 @@ enum Next {
 impl Connection {
     /// Serves the client until it goes, breaks a limit, or the server stops.
     pub(super) async fn serve(mut self) {
-        let mut lines = LineBuffer::new(self.config.line_bytes);
+        let newline = b"\n".to_vec();
+        let mut lines =
+            AnyDelimiterCodec::new_with_max_length(newline.clone(), newline, self.config.line_bytes);
+        let mut bytes = BytesMut::new();
         loop {
-            let line = match self.next_line(&mut lines).await {
+            let line = match self.next_line(&mut lines, &mut bytes).await {
                 Next::Line(line) => line,
                 Next::Refused(error) => {
                     // It ends whether or not the client reads why.
@@ -128,39 +133,35 @@ impl Connection {
         answered.await.map_err(|_| dropped())?
     }
 
-    async fn next_line(&mut self, lines: &mut LineBuffer) -> Next {
+    async fn next_line(&mut self, lines: &mut AnyDelimiterCodec, bytes: &mut BytesMut) -> Next {
         let Self { stream, config, stopping, .. } = self;
         let ServerConfig { line_bytes, idle, half_line, .. } = config;
         // For the rest of a line the time runs from its beginning: a byte now and then does not extend it.
         let asked = Instant::now();
         let mut began = asked;
-        let mut chunk = [0; READ_CHUNK];
         loop {
-            match lines.take() {
-                Some(Ok(line)) => return Next::Line(line),
-                Some(Err(TooLong)) => {
+            match lines.decode(bytes) {
+                Ok(Some(line)) => return Next::Line(line),
+                Ok(None) => {}
+                Err(_) => {
                     let message = format!("the line is longer than {line_bytes} bytes");
                     return Next::Refused(ErrorObject::new(ErrorCode::TooLong, message));
                 }
-                None => {}
             }
-            let begun = !lines.is_empty();
+            let begun = !bytes.is_empty();
             let deadline = if begun { began + *half_line } else { asked + *idle };
+            bytes.reserve(READ_CHUNK);
             let read = tokio::select! {
                 _ = stopping.wait_for(|stopping| *stopping) => return Next::Ended,
-                read = timeout_at(deadline, stream.read(&mut chunk)) => read,
+                read = timeout_at(deadline, stream.read_buf(bytes)) => read,
             };
             match read {
                 Ok(Ok(0) | Err(_)) if begun => {
                     return Next::Refused(ErrorObject::new(ErrorCode::BadRequest, "the line has no newline"));
                 }
                 Ok(Ok(0) | Err(_)) => return Next::Ended,
-                Ok(Ok(count)) => {
-                    if !begun {
-                        began = Instant::now();
-                    }
-                    lines.push(&chunk[..count]);
-                }
+                Ok(Ok(_)) if begun => {}
+                Ok(Ok(_)) => began = Instant::now(),
                 Err(_) => return Next::Refused(too_slow(begun, *half_line, *idle)),
             }
         }
@@ -220,85 +221,4 @@ fn too_slow(begun: bool, half_line: Duration, idle: Duration) -> ErrorObject {
         format!("nothing was asked for {idle:?}: connect again")
     };
     ErrorObject::new(ErrorCode::Busy, message)
-}
-
-/// A line longer than it may be.
-#[derive(Debug, PartialEq, Eq)]
-struct TooLong;
-
-/// Bytes on their way to becoming lines.
-#[derive(Debug)]
-struct LineBuffer {
-    bytes: Vec<u8>,
-    /// How many of them are known to have no newline.
-    scanned: usize,
-    /// Bytes that a line may have, without its newline.
-    max: usize,
-}
-
-impl LineBuffer {
-    fn new(max: usize) -> Self {
-        Self { bytes: Vec::new(), scanned: 0, max }
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// The next line without its newline; `None` if it is not whole yet.
-    fn take(&mut self) -> Option<Result<Vec<u8>, TooLong>> {
-        let Some(end) = self.bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
-            self.scanned = self.bytes.len();
-            return (self.scanned > self.max).then_some(Err(TooLong));
-        };
-        let end = self.scanned + end;
-        if end > self.max {
-            return Some(Err(TooLong));
-        }
-        let rest = self.bytes.split_off(end + 1);
-        let mut line = std::mem::replace(&mut self.bytes, rest);
-        line.truncate(end);
-        self.scanned = 0;
-        Some(Ok(line))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_come_out_whole_however_they_were_cut() {
-        let text = b"one\n\ntwo\nthree";
-        for cut in 0..=text.len() {
-            let mut lines = LineBuffer::new(5);
-            let mut found = Vec::new();
-            for part in [&text[..cut], &text[cut..]] {
-                lines.push(part);
-                while let Some(line) = lines.take() {
-                    found.push(line.unwrap());
-                }
-            }
-            assert_eq!(found, [b"one".to_vec(), b"".to_vec(), b"two".to_vec()], "cut at {cut}");
-            assert!(!lines.is_empty());
-        }
-    }
-
-    #[test]
-    fn the_longest_line_passes_and_one_byte_more_does_not() {
-        let mut lines = LineBuffer::new(4);
-        lines.push(b"1234\n");
-        assert_eq!(lines.take(), Some(Ok(b"1234".to_vec())));
-        lines.push(b"1234");
-        assert_eq!(lines.take(), None);
-        lines.push(b"5");
-        assert_eq!(lines.take(), Some(Err(TooLong)));
-        let mut lines = LineBuffer::new(4);
-        lines.push(b"12345\n");
-        assert_eq!(lines.take(), Some(Err(TooLong)));
-    }
 }

@@ -1,6 +1,7 @@
 //! Requests and answers as lines of JSON.
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::{DeserializeOwned, value::MapDeserializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::protocol::{ErrorCode, ErrorObject, Request, VERSION};
@@ -66,51 +67,10 @@ fn request_of(mut object: Map<String, Value>) -> Result<(u64, Request), ErrorObj
 }
 
 fn typed_request(op: String, args: Map<String, Value>) -> Result<Request, ErrorObject> {
-    // As text again, because errors then tell their place, and from that follows the field; and with `op` in
-    // front, because only then are the arguments read where they stand.
-    let op = Value::from(op);
-    let text = format!("{{\"op\":{op},\"args\":{}}}", Value::from(args));
-    serde_json::from_str(&text).map_err(|error| {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or(&message);
-        match path_at(&text, error.column()) {
-            path if path.is_empty() => bad(message),
-            path => bad(format!("{path}: {message}")),
-        }
-    })
-}
-
-/// The fields that lead to a place in a JSON text, such as `args.driver.team_id`.
-fn path_at(text: &str, column: usize) -> String {
-    let mut path: Vec<Option<String>> = Vec::new();
-    let (mut string, mut escaped) = (None::<usize>, false);
-    let mut last_string = "";
-    for (at, byte) in text.bytes().enumerate().take(column) {
-        match (string, byte) {
-            (Some(_), _) if escaped => escaped = false,
-            (Some(_), b'\\') => escaped = true,
-            (Some(from), b'"') => {
-                last_string = &text[from..at];
-                string = None;
-            }
-            (Some(_), _) => {}
-            (None, b'"') => string = Some(at + 1),
-            (None, b'{' | b'[') => path.push(None),
-            (None, b'}' | b']') => drop(path.pop()),
-            (None, b':') => {
-                if let Some(last) = path.last_mut() {
-                    *last = Some(last_string.to_owned());
-                }
-            }
-            (None, b',') => {
-                if let Some(last) = path.last_mut() {
-                    *last = None;
-                }
-            }
-            (None, _) => {}
-        }
-    }
-    path.into_iter().flatten().collect::<Vec<_>>().join(".")
+    // `op` comes first, because only then are the arguments read where they stand.
+    let fields = [("op", Value::from(op)), ("args", Value::from(args))];
+    let fields = MapDeserializer::<_, serde_json::Error>::new(fields.into_iter());
+    serde_path_to_error::deserialize(fields).map_err(|error| bad(error.to_string()))
 }
 
 fn wrong(field: &str, found: Option<&Value>, expected: &str) -> ErrorObject {
@@ -258,7 +218,7 @@ mod tests {
             (
                 r#"{"v":1,"id":1,"op":"steer_add_all","args":{"driver":{},"rules":["all",5]}}"#,
                 Some(1),
-                "args.rules: invalid type",
+                "args.rules[1]: invalid type",
             ),
             ("[]", None, "the request is an array"),
             ("", None, "the request is not JSON"),
