@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext_host::supervisor::{RunConfig, Supervisor};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_V4};
@@ -24,18 +24,15 @@ impl Driver for Asker {
         "asker"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         if enable {
             let mut packet = cx.pool.alloc().expect("a free frame");
-            let mac = cx.device.mac;
+            let mac = cx.device(PortId::FIRST).mac;
             let target = HOST_V4.parse::<std::net::Ipv4Addr>().unwrap().octets();
             let own = DRIVER_V4.parse::<std::net::Ipv4Addr>().unwrap().octets();
             let request: &[&[u8]] =
@@ -43,17 +40,15 @@ impl Driver for Asker {
             let request = request.concat();
             packet.set_data_len(request.len()).expect("it fits");
             packet.data_mut().copy_from_slice(&request);
-            cx.tx.submit(packet).expect("the ring is empty");
+            cx.tx(PortId::FIRST).submit(packet).expect("the ring is empty");
         }
         Ok(())
     }
 
-    fn rx_packets(&mut self, _cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         let replies = batch.iter().filter(|packet| packet.data()[12..22] == [8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
         self.0.fetch_add(replies.count() as u64, Ordering::Relaxed);
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats::default()

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::error::one_line;
 use netdext::packet::PacketBatch;
 use netdext_host::supervisor::{CommandError, EndReason, RunConfig, RunReport, Supervisor, SwitchError};
@@ -54,14 +54,6 @@ impl Driver for Faulty {
         "faulty"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
     fn set_power_state(&mut self, _cx: &mut Cx<'_>, state: PowerState) -> Result<(), DriverError> {
         match (self.0, state) {
             (Fault::PowerOnFails, PowerState::On) => self.fail("set_power_state"),
@@ -69,7 +61,12 @@ impl Driver for Faulty {
         }
     }
 
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         match (self.0, enable) {
             (Fault::EnableFails, true) | (Fault::DisableFails, false) => self.fail("set_interface_enable"),
             (Fault::DisableHangs, false) => {
@@ -80,11 +77,9 @@ impl Driver for Faulty {
         }
     }
 
-    fn rx_packets(&mut self, _cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         batch.clear();
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats::default()

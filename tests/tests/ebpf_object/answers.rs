@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::os::fd::AsFd as _;
 
 use netdext::dispatch::Worker;
-use netdext::driver::{DeviceInfo, PowerState};
+use netdext::driver::{DeviceInfo, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
@@ -47,7 +47,7 @@ impl Driver {
         let driver = factory.build(0);
         let mut worker = Worker::start(driver, near, device, 32, wire.now()).unwrap();
         worker.set_power(wire.now(), PowerState::On).unwrap();
-        worker.set_interface_enable(wire.now(), true).unwrap();
+        worker.set_interface_enable(wire.now(), PortId::FIRST, true).unwrap();
         let mut driver = Self { worker, far, wire };
         // Frames for both fill rings.
         driver.answer_to(&[0xff; 14]);

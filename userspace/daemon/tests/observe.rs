@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
@@ -27,26 +27,14 @@ impl Driver for Mirror {
         "mirror"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         for packet in self.kept.drain(..) {
-            let _ = cx.tx.submit(packet);
+            let _ = cx.tx(PortId::FIRST).submit(packet);
         }
         if self.delays {
             self.kept.extend(std::iter::from_fn(|| batch.pop()));
         } else {
-            cx.tx.submit_batch(batch);
+            cx.tx(PortId::FIRST).submit_batch(batch);
         }
     }
 
@@ -85,7 +73,7 @@ impl Bench {
         let driver = Box::new(Mirror { delays, kept: Vec::new() });
         let mut worker = Worker::start(driver, port, device(), 64, wire.now()).expect("it starts");
         worker.set_power(wire.now(), PowerState::On).expect("it powers on");
-        worker.set_interface_enable(wire.now(), true).expect("it is enabled");
+        worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");
         if let Some(takes) = takes {
             let clock = wire.clock();
             let mut reads = 0_u32;
@@ -203,7 +191,7 @@ fn sent_frames_are_accounted_for_while_they_are_in_flight_and_after() {
     let sent = collect(bench.worker.snapshot()).tx_accounting;
     assert_eq!((sent.submitted, sent.completed, sent.in_flight, sent.residue), (5, 0, 5, 0));
     let Bench { worker, wire, .. } = bench;
-    let stats = collect(worker.finish(wire.now(), None).snapshot);
+    let stats = collect(worker.finish(wire.now(), None).ports[0].snapshot);
     let sent = stats.tx_accounting;
     assert_eq!((sent.submitted, sent.in_flight, sent.lost, sent.residue), (5, 0, 5, 0));
     assert_eq!(stats.losses["tx_unconfirmed"], 5);

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::{Timestamp, Worker};
-use netdext::driver::{DeviceInfo, PowerState};
+use netdext::driver::{DeviceInfo, PortId, PowerState};
 use netdext::packet::{FrameSize, PacketBatch, PacketPool, PoolConfig};
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
@@ -120,7 +120,7 @@ fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
     let now = wire.now();
     let mut worker = Worker::start(factory.build(0), port, device, BATCH, now).expect("it starts");
     worker.set_power(now, PowerState::On).expect("it powers on");
-    worker.set_interface_enable(now, true).expect("it is enabled");
+    worker.set_interface_enable(now, PortId::FIRST, true).expect("it is enabled");
     peer.rx_submission.refill();
     let frame = request(56);
     let mut arrived = PacketBatch::with_capacity(BATCH);

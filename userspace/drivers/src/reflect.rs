@@ -1,6 +1,6 @@
 //! The reflector: sends every frame that is steered to it back, with the two MAC addresses swapped.
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::proto::MacAddr;
 
@@ -27,7 +27,7 @@ pub struct Reflect {
 }
 
 impl Reflect {
-    fn turn_round(&mut self, cx: &mut Cx<'_>, mut packet: Packet) {
+    fn turn_round(&mut self, cx: &mut Cx<'_>, port: PortId, mut packet: Packet) {
         // A frame of an Ethernet device has a header, so both addresses are there.
         let (destination, rest) = packet.data_mut().split_at_mut(MAC_LEN);
         let source = &mut rest[..MAC_LEN];
@@ -40,7 +40,7 @@ impl Reflect {
         if source[0] & GROUP != 0 {
             source.copy_from_slice(&self.mac);
         }
-        match cx.tx.submit(packet) {
+        match cx.tx(port).submit(packet) {
             Ok(()) => self.reflected += 1,
             Err(_rejected) => self.not_sent += 1,
         }
@@ -52,26 +52,16 @@ impl Driver for Reflect {
         NAME
     }
 
-    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError> {
-        self.mac = device.mac;
+    fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
+        self.mac = devices[0].mac;
         Ok(())
     }
 
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, port: PortId, batch: &mut PacketBatch) {
         while let Some(packet) = batch.pop() {
-            self.turn_round(cx, packet);
+            self.turn_round(cx, port, packet);
         }
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats {

@@ -1,6 +1,6 @@
 //! The sink: counts every frame that is steered to it, and drops it.
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::driver::{Cx, Driver, DriverFactory, DriverStats, PortId};
 use netdext::packet::PacketBatch;
 
 const NAME: &str = "sink";
@@ -32,24 +32,10 @@ impl Driver for Sink {
         NAME
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn rx_packets(&mut self, _cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         self.discarded += batch.len() as u64;
         batch.clear();
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats { counters: vec![("discarded", self.discarded)], ..DriverStats::default() }

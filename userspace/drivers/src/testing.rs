@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use netdext::dispatch::{Timestamp, Worker, WorkerReport};
-use netdext::driver::{DeviceInfo, Driver, PowerState};
+use netdext::dispatch::{PortReport, Timestamp, Worker};
+use netdext::driver::{DeviceInfo, Driver, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
@@ -45,7 +45,7 @@ impl Bench {
         let now = wire.now();
         let mut worker = Worker::start(driver, port, device, 32, now).expect("started");
         worker.set_power(now, PowerState::On).expect("powered on");
-        worker.set_interface_enable(now, true).expect("enabled");
+        worker.set_interface_enable(now, PortId::FIRST, true).expect("enabled");
         Self { worker, wire, peer: Box::new(peer), arrived: Vec::new(), faults: Faults::default() }
     }
 
@@ -107,10 +107,10 @@ impl Bench {
     }
 
     /// Stops the driver, and asserts that no frame is missing and each received one was counted once.
-    pub(super) fn finish(mut self) -> WorkerReport {
+    pub(super) fn finish(mut self) -> PortReport {
         let now = self.wire.now();
-        self.worker.set_interface_enable(now, false).expect("disabled");
-        let report = self.worker.finish(now, None);
+        self.worker.set_interface_enable(now, PortId::FIRST, false).expect("disabled");
+        let report = self.worker.finish(now, None).into_first();
         assert!(report.census.is_whole(), "{:?}", report.census);
         let driver = &report.snapshot.driver;
         let counted: u64 = driver.counters.iter().chain(&driver.drops).map(|(_, count)| count).sum();

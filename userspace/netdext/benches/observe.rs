@@ -9,7 +9,7 @@ use std::rc::Rc;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::{Timestamp, Worker};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
@@ -31,23 +31,9 @@ impl Driver for Mirror {
         "mirror"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
+        cx.tx(PortId::FIRST).submit_batch(batch);
     }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
-        cx.tx.submit_batch(batch);
-    }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats::default()
@@ -70,7 +56,7 @@ fn worker() -> (Worker, Wire, Port) {
     };
     let mut worker = Worker::start(Box::new(Mirror), port, device, 64, wire.now()).expect("it starts");
     worker.set_power(wire.now(), PowerState::On).expect("it powers on");
-    worker.set_interface_enable(wire.now(), true).expect("it is enabled");
+    worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");
     (worker, wire, peer)
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use netdext::dispatch::{Fired, TimerId, Worker};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::sim::{Faults, SimConfig, Wire};
 
@@ -23,16 +23,17 @@ impl Driver for Player {
         "player"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), DriverError> {
         self.timer = Some(cx.timers.create("serve"));
         Ok(())
     }
 
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         let timer = self.timer.expect("made in start");
         if enable {
             cx.timers.arm_periodic(timer, cx.now + MS, 5 * MS);
@@ -42,8 +43,8 @@ impl Driver for Player {
         Ok(())
     }
 
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
-        cx.tx.submit_batch(batch);
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
+        cx.tx(PortId::FIRST).submit_batch(batch);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
@@ -51,10 +52,8 @@ impl Driver for Player {
         self.number += 1;
         packet.set_data_len(60).expect("60 bytes fit");
         packet.data_mut().fill(self.number as u8);
-        let _ = cx.tx.submit(packet);
+        let _ = cx.tx(PortId::FIRST).submit(packet);
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats { events: vec![("served", self.number)], ..DriverStats::default() }
@@ -81,7 +80,7 @@ fn play(seed: u64, steps: usize) -> String {
         let mut worker =
             Worker::start(Box::<Player>::default(), port, device(), 32, wire.now()).expect("starts");
         worker.set_power(wire.now(), PowerState::On).expect("it powers on");
-        worker.set_interface_enable(wire.now(), true).expect("it is enabled");
+        worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");
         worker
     });
     let faults = Faults {
@@ -105,8 +104,8 @@ fn play(seed: u64, steps: usize) -> String {
     }
     let reports = workers.map(|worker| worker.finish(wire.now(), None));
     for report in &reports {
-        assert!(report.census.is_whole(), "{:?}", report.census);
-        assert!(report.snapshot.rx_packets > steps as u64 / 20, "{:?}", report.snapshot);
+        assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
+        assert!(report.ports[0].snapshot.rx_packets > steps as u64 / 20, "{:?}", report.ports[0].snapshot);
     }
     format!("{reports:?}")
 }

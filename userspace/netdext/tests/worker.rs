@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use netdext::dispatch::{Fired, TimerId, Worker, WorkerError};
+use netdext::dispatch::{Fired, TimerId, WaitsFor, Worker, WorkerError};
 use netdext::driver::lifecycle::State;
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
@@ -55,7 +55,7 @@ impl Driver for Probe {
         "probe"
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
+    fn init(&mut self, _devices: &[DeviceInfo]) -> Result<(), DriverError> {
         self.note("init")
     }
 
@@ -68,12 +68,18 @@ impl Driver for Probe {
         self.note(if state == PowerState::On { "power on" } else { "power off" })
     }
 
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         let timer = self.timer.expect("made in start");
         if enable {
             cx.timers.arm_periodic(timer, cx.now + MS, MS);
             for _ in 0..self.notes.borrow().to_send {
-                let _ = cx.tx.submit(frame(cx));
+                let packet = frame(cx);
+                let _ = cx.tx(PortId::FIRST).submit(packet);
             }
         } else if !self.notes.borrow().leaves_timer {
             cx.timers.cancel(timer);
@@ -81,7 +87,7 @@ impl Driver for Probe {
         self.note(if enable { "enable" } else { "disable" })
     }
 
-    fn rx_packets(&mut self, _cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         let mut notes = self.notes.borrow_mut();
         notes.calls.push(format!("rx {}", batch.len()));
         if notes.keeps {
@@ -89,7 +95,7 @@ impl Driver for Probe {
         }
     }
 
-    fn tx_packet_available(&mut self, _cx: &mut Cx<'_>) {
+    fn tx_packet_available(&mut self, _cx: &mut Cx<'_>, _port: PortId) {
         let _ = self.note("room");
     }
 
@@ -162,7 +168,11 @@ impl Bench {
     }
 
     fn enable(&mut self, enable: bool) -> Result<(), WorkerError> {
-        self.worker.set_interface_enable(self.wire.now(), enable)
+        self.worker.set_interface_enable(self.wire.now(), PortId::FIRST, enable)
+    }
+
+    fn waits_for(&self) -> WaitsFor {
+        self.worker.waits_for().next().expect("a port").1
     }
 
     fn inject(&mut self, frames: u8) {
@@ -195,7 +205,7 @@ fn the_callbacks_come_in_the_order_of_the_contract() {
     bench.power(PowerState::Off).expect("it powers off");
     let Bench { worker, wire, notes, .. } = bench;
     let report = worker.finish(wire.now(), None);
-    assert!(report.census.is_whole(), "{:?}", report.census);
+    assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
     let expected = ["init", "start", "power on", "enable", "rx 3", "tick", "disable", "power off", "stop"];
     assert_eq!(notes.borrow().calls, expected);
 }
@@ -232,11 +242,11 @@ fn frames_that_arrive_before_the_driver_is_enabled_wait_for_it() {
     bench.inject(3);
     bench.step_after(MS);
     assert_eq!(bench.calls(), [""; 0]);
-    assert!(!bench.worker.waits_for().frames, "it would not take them");
+    assert!(!bench.waits_for().frames, "it would not take them");
 
     bench.enable(true).expect("it is enabled");
     bench.inject(1);
-    assert!(bench.worker.waits_for().frames);
+    assert!(bench.waits_for().frames);
     bench.step_after(Duration::ZERO);
     assert_eq!(bench.calls(), ["enable", "rx 6"]);
     let snapshot = bench.worker.snapshot();
@@ -297,7 +307,7 @@ fn an_error_in_any_later_callback_fails_the_driver_which_is_stopped_once_with_a_
         bench.step_after(MS);
         let Bench { worker, wire, notes, .. } = bench;
         let report = worker.finish(wire.now(), Some(error));
-        assert!(report.census.is_whole() && report.error.is_some(), "{:?}", report.census);
+        assert!(report.ports[0].census.is_whole() && report.error.is_some(), "{:?}", report.ports[0].census);
         let calls = &notes.borrow().calls;
         assert_eq!(count(calls, "stop"), 1, "{calls:?}");
         assert_eq!(calls[calls.len() - 2..], [failing, "stop"], "nothing between failing and stopping");
@@ -313,8 +323,8 @@ fn a_queue_that_cannot_go_on_ends_the_step_and_the_pool_stays_whole() {
     assert!(matches!(error, WorkerError::Queue(QueueError::Wake { in_ring: 5, .. })), "{error}");
     let Bench { worker, wire, notes, .. } = bench;
     let report = worker.finish(wire.now(), Some(error));
-    assert_eq!(report.census.before.tx_lent, 5);
-    assert!(report.census.is_whole(), "{:?}", report.census);
+    assert_eq!(report.ports[0].census.before.tx_lent, 5);
+    assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
     assert_eq!(count(&notes.borrow().calls, "stop"), 1);
 }
 
@@ -327,8 +337,8 @@ fn what_had_arrived_when_a_queue_failed_is_counted() {
     bench.inject(3);
     let Bench { worker, wire, notes, .. } = bench;
     let report = worker.finish(wire.now(), Some(error));
-    assert_eq!((report.snapshot.rx_packets, report.snapshot.rx_disabled), (3, 3));
-    assert!(report.census.is_whole(), "{:?}", report.census);
+    assert_eq!((report.ports[0].snapshot.rx_packets, report.ports[0].snapshot.rx_disabled), (3, 3));
+    assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
     assert_eq!(count(&notes.borrow().calls, "rx 3"), 0, "the driver has been stopped");
 }
 
@@ -363,8 +373,12 @@ fn packets_that_are_kept_beyond_stop_show_in_the_closing_census() {
     bench.step_after(MS);
     let Bench { worker, wire, notes, .. } = bench;
     let report = worker.finish(wire.now(), None);
-    assert_eq!((report.census.before.user, report.census.after.user), (3, 3));
-    assert!(report.census.after.is_whole() && !report.census.is_whole(), "{:?}", report.census);
+    assert_eq!((report.ports[0].census.before.user, report.ports[0].census.after.user), (3, 3));
+    assert!(
+        report.ports[0].census.after.is_whole() && !report.ports[0].census.is_whole(),
+        "{:?}",
+        report.ports[0].census
+    );
     assert_eq!(notes.borrow().kept.len(), 3);
 }
 
@@ -389,21 +403,21 @@ fn a_disabled_driver_does_not_wait_for_room_and_hears_of_it_when_it_is_enabled()
     let mut bench = Bench::running(Notes { to_send: 5, ..Notes::default() }, &config);
     bench.wire.set_faults(Faults { wake_error: Some(Errno::AGAIN), ..Faults::default() });
     bench.step_after(Duration::ZERO);
-    assert!(bench.worker.waits_for().room, "the ring has 4 slots, and the kernel takes nothing");
+    assert!(bench.waits_for().room, "the ring has 4 slots, and the kernel takes nothing");
 
     bench.enable(false).expect("it is disabled");
     bench.wire.set_faults(Faults::default());
     bench.step_after(Duration::ZERO);
     bench.wire.settle();
     bench.step_after(Duration::ZERO);
-    assert!(!bench.worker.waits_for().room, "there is room, which nobody is told of");
+    assert!(!bench.waits_for().room, "there is room, which nobody is told of");
 
     bench.notes.borrow_mut().to_send = 0;
     bench.calls();
     bench.enable(true).expect("it is enabled");
     bench.step_after(Duration::ZERO);
     assert_eq!(bench.calls(), ["enable", "room"]);
-    assert!(!bench.worker.waits_for().room);
+    assert!(!bench.waits_for().room);
 }
 
 #[test]

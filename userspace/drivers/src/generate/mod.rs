@@ -30,7 +30,7 @@ pub use options::{NotARate, Options};
 
 use self::schedule::Schedule;
 use netdext::dispatch::{Fired, TimerId, Timestamp};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId};
 use netdext::metrics::{Histogram, Metric, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::proto::{Local, arp, ndp};
@@ -251,7 +251,7 @@ impl Generate {
         let written = packet.set_data_len(template.len()).map(|()| {
             template.write(packet.data_mut(), self.flow as u16, self.sequence);
         });
-        match written.map(|()| cx.tx.submit(packet)) {
+        match written.map(|()| cx.tx(PortId::FIRST).submit(packet)) {
             Ok(Ok(())) => self.stats.sent += 1,
             Ok(Err(Rejected { reason: RejectReason::Full, .. })) => return None,
             // Never, as frames of the device's MTU fit the pool's; if so, it must not be tried for ever.
@@ -287,7 +287,7 @@ impl Generate {
             Kind::NeighborSolicitation => self.answer_solicitation(&mut packet, &parsed),
             _ => None,
         };
-        match answered.map(|()| cx.tx.submit(packet)) {
+        match answered.map(|()| cx.tx(PortId::FIRST).submit(packet)) {
             None => self.received.other += 1,
             Some(Ok(())) => self.received.neighbors_answered += 1,
             Some(Err(_rejected)) => self.received.not_sent += 1,
@@ -313,7 +313,8 @@ impl Driver for Generate {
         NAME
     }
 
-    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError> {
+    fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
+        let device = &devices[0];
         self.local = Local::new(device.mac, &device.addresses);
         self.templates = self.make_templates(device)?;
         self.queue = (device.queue, device.queues.max(1));
@@ -330,7 +331,12 @@ impl Driver for Generate {
         Ok(())
     }
 
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         let Some(timer) = self.timer else { return Ok(()) };
         if !enable {
             cx.timers.cancel(timer);
@@ -346,21 +352,19 @@ impl Driver for Generate {
         Ok(())
     }
 
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         while let Some(packet) = batch.pop() {
             self.receive(cx, packet);
         }
     }
 
-    fn tx_packet_available(&mut self, cx: &mut Cx<'_>) {
+    fn tx_packet_available(&mut self, cx: &mut Cx<'_>, _port: PortId) {
         self.advance(cx);
     }
 
     fn timer(&mut self, cx: &mut Cx<'_>, _fired: Fired) {
         self.advance(cx);
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         let Received { replies, neighbors_answered, other, malformed, not_sent } = self.received;

@@ -1,5 +1,6 @@
 //! The generator over the simulated wire, its frames read by smoltcp.
 
+use netdext::driver::PortId;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -263,11 +264,11 @@ fn what_comes_back_is_counted_and_requests_for_the_mac_address_are_answered() {
 fn disabling_stops_the_frames_and_enabling_begins_a_new_schedule() {
     let mut bench = bench(config(FrameKind::Udp, "64"));
     bench.run(Duration::from_millis(5), Duration::from_millis(1));
-    bench.worker.set_interface_enable(bench.now(), false).unwrap();
+    bench.worker.set_interface_enable(bench.now(), PortId::FIRST, false).unwrap();
     let sent = bench.arrived.len();
     bench.run(Duration::from_millis(50), Duration::from_millis(1));
     assert_eq!(bench.arrived.len(), sent);
-    bench.worker.set_interface_enable(bench.now(), true).unwrap();
+    bench.worker.set_interface_enable(bench.now(), PortId::FIRST, true).unwrap();
     bench.jump(Duration::from_micros(10));
     assert_eq!(bench.arrived.len(), sent + 1, "the time in between is not made up for");
     let stats = generated(&bench.finish().snapshot.driver);
@@ -279,7 +280,7 @@ fn what_cannot_be_sent_is_refused_at_the_start_with_what_to_do() {
     let refused = |change: fn(&mut GenerateConfig), device: DeviceInfo| {
         let mut config = config(FrameKind::Udp, "64");
         change(&mut config);
-        factory(config).unwrap().build(0).init(&device).unwrap_err().reason
+        factory(config).unwrap().build(0).init(&[device]).unwrap_err().reason
     };
     let reason = refused(|c| c.sizes = "1519".parse().unwrap(), device(0, 1));
     assert!(reason.contains("1518 is the longest"), "{reason}");

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netdext::dispatch::Timestamp;
-use netdext::driver::Cx;
+use netdext::driver::{Cx, PortId};
 use netdext::proto::{MacAddr, arp, ndp};
 
 /// How a table of neighbours behaves.
@@ -257,7 +257,7 @@ fn reschedule(
 /// no packet or no room in the tx ring.
 pub(super) fn send_solicit(cx: &mut Cx<'_>, source: IpAddr, solicit: Solicit) -> Option<()> {
     let Solicit { target, to } = solicit;
-    let source_mac = cx.device.mac;
+    let source_mac = cx.device(PortId::FIRST).mac;
     let mut packet = cx.pool.alloc()?;
     let offset = packet.data_offset();
     match (source, target) {
@@ -271,5 +271,5 @@ pub(super) fn send_solicit(cx: &mut Cx<'_>, source: IpAddr, solicit: Solicit) ->
         }
         _ => return None,
     }
-    cx.tx.submit(packet).ok()
+    cx.tx(PortId::FIRST).submit(packet).ok()
 }

@@ -34,7 +34,7 @@ use crate::neighbors::send_solicit;
 use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Fired, TimerId};
 use netdext::driver::{
-    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, Requirements, RxTimestamps,
+    Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, Requirements, RxTimestamps,
 };
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
@@ -242,7 +242,8 @@ impl Driver for PingDriver {
         NAME
     }
 
-    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError> {
+    fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
+        let device = &devices[0];
         self.receiver.local = Local::new(device.mac, &device.addresses);
         self.leads = !self.shared.led.swap(true, Ordering::Relaxed);
         let overhead = if self.config.target.is_ipv4() { 28 } else { 48 };
@@ -267,7 +268,12 @@ impl Driver for PingDriver {
         Ok(())
     }
 
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         let Some(timers) = self.timers else { return Ok(()) };
         let state = &mut *self.shared.lock();
         if enable {
@@ -286,7 +292,7 @@ impl Driver for PingDriver {
         Ok(())
     }
 
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         let state = &mut *self.shared.lock();
         while let Some(packet) = batch.pop() {
             self.receiver.complete(cx, packet, &self.config, state);

@@ -13,7 +13,7 @@ use crate::sample::injector::InjectorStats;
 use crate::sample::outcome::Handled;
 use crate::sample::pending::{Match, Pending, Request};
 use netdext::dispatch::Timestamp;
-use netdext::driver::Cx;
+use netdext::driver::{Cx, PortId};
 use netdext::metrics::Histogram;
 use netdext::packet::OutOfFrame;
 use netdext::proto::MacAddr;
@@ -133,7 +133,7 @@ impl State {
         let counter = self.pending.next()?;
         let mut packet = cx.pool.alloc()?;
         let request = EchoRequest {
-            source_mac: cx.device.mac,
+            source_mac: cx.device(PortId::FIRST).mac,
             destination_mac,
             path: self.path,
             identifier: self.identifier,
@@ -147,7 +147,7 @@ impl State {
             Ok(())
         };
         write().ok()?;
-        cx.tx.submit(packet).ok()?;
+        cx.tx(PortId::FIRST).submit(packet).ok()?;
         let lateness_ns = u32::try_from(lateness.as_nanos()).unwrap_or(u32::MAX);
         self.pending.sent(Request { lateness_ns, ..Request::default() }, cx.now);
         Some(())

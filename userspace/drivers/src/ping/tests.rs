@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{EVENTS, KnownMac, NextHop, Ping, PingConfig, PingEvent, PingResults, Reply, ReplyKind};
 use crate::sample::{self, SampleConfig};
 use netdext::dispatch::Worker;
-use netdext::driver::{DeviceInfo, PowerState};
+use netdext::driver::{DeviceInfo, PortId, PowerState};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::proto::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, addresses, arp_request};
 
@@ -55,7 +55,7 @@ impl Net {
         let start = |driver, port, device| {
             let mut worker = Worker::start(driver, port, device, 32, wire.now()).expect("started");
             worker.set_power(wire.now(), PowerState::On).expect("powered on");
-            worker.set_interface_enable(wire.now(), true).expect("enabled");
+            worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("enabled");
             worker
         };
         let probe = start(ping.factory().build(0), a, device(OUR_MAC, addresses()));
@@ -84,13 +84,13 @@ impl Net {
     /// Ends both; no frame is missing and every received one was counted once.
     fn finish(mut self) -> (PingResults, Vec<PingEvent>) {
         let now = self.wire.now();
-        self.probe.set_interface_enable(now, false).expect("disabled");
+        self.probe.set_interface_enable(now, PortId::FIRST, false).expect("disabled");
         for worker in [self.probe, self.peer] {
             let report = worker.finish(now, None);
-            assert!(report.census.is_whole(), "{:?}", report.census);
-            let driver = &report.snapshot.driver;
+            assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
+            let driver = &report.ports[0].snapshot.driver;
             let counted: u64 = driver.counters.iter().chain(&driver.drops).map(|(_, count)| count).sum();
-            assert_eq!(counted + report.snapshot.rx_disabled, report.snapshot.rx_packets);
+            assert_eq!(counted + report.ports[0].snapshot.rx_disabled, report.ports[0].snapshot.rx_packets);
         }
         let mut events = Vec::new();
         while let Ok(event) = self.events.try_recv() {

@@ -12,7 +12,7 @@ use super::pending::{Match, Pending, Request};
 use super::targets::Targets;
 use crate::neighbors::Neighbors;
 use netdext::dispatch::Timestamp;
-use netdext::driver::Cx;
+use netdext::driver::{Cx, PortId};
 use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{OutOfFrame, Packet, PacketBatch};
 use netdext::proto::Local;
@@ -272,7 +272,7 @@ impl Injector {
         };
         let counter = self.pending.next().ok_or(Unsent::Rejected)?;
         let request = EchoRequest {
-            source_mac: cx.device.mac,
+            source_mac: cx.device(PortId::FIRST).mac,
             destination_mac,
             path: target.path(),
             identifier: self.identity.identifier,
@@ -280,7 +280,7 @@ impl Injector {
         };
         let stamp = Stamp { token: self.identity.token, counter, sent: cx.now };
         write(&mut packet, &request, &stamp).map_err(|_| Unsent::Rejected)?;
-        cx.tx.submit(packet).map_err(|_| Unsent::Rejected)?;
+        cx.tx(PortId::FIRST).submit(packet).map_err(|_| Unsent::Rejected)?;
         target.sent();
         let lateness_ns = u32::try_from(lateness.as_nanos()).unwrap_or(u32::MAX);
         let request = Request { target: slot, payload_len: self.payload_len, lateness_ns };

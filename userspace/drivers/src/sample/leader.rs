@@ -9,7 +9,7 @@ use super::injector::{Injector, path_to};
 use super::shared::{Shared, State};
 use crate::neighbors::{Neighbors, send_solicit};
 use netdext::dispatch::{Fired, TimerId, Timestamp};
-use netdext::driver::{Cx, DeviceInfo};
+use netdext::driver::{Cx, DeviceInfo, PortId};
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
 use netdext::proto::probe::Path;
@@ -162,7 +162,7 @@ impl Leader {
             config.targets.clone_from(targets);
         }
         let interval_now = config.interval;
-        self.apply(config, is_new || targets.is_some(), cx.now, cx.device, shared, local)?;
+        self.apply(config, is_new || targets.is_some(), cx.now, cx.device(PortId::FIRST), shared, local)?;
         if self.timers.is_none() {
             self.timers = Some(LeaderTimers::create(cx));
         }

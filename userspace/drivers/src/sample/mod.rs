@@ -50,7 +50,8 @@ use self::receive::Receiver;
 use self::shared::{Access, Shared};
 use netdext::dispatch::Fired;
 use netdext::driver::{
-    ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, Requirements, RxTimestamps,
+    ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, Requirements,
+    RxTimestamps,
 };
 use netdext::packet::PacketBatch;
 use netdext::proto::Local;
@@ -112,7 +113,8 @@ impl Driver for Sample {
         NAME
     }
 
-    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError> {
+    fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
+        let device = &devices[0];
         self.receiver.local = Local::new(device.mac, &device.addresses);
         if !self.shared.take_lead() {
             return Ok(());
@@ -130,14 +132,19 @@ impl Driver for Sample {
         Ok(())
     }
 
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
+    fn set_interface_enable(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _port: PortId,
+        enable: bool,
+    ) -> Result<(), DriverError> {
         if let Some(leader) = &mut self.leader {
             leader.set_enabled(cx, enable, &self.shared, &self.receiver.local);
         }
         Ok(())
     }
 
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         let mut access = Access::new(&self.shared);
         while let Some(packet) = batch.pop() {
             self.receiver.complete(cx, packet, &mut access);

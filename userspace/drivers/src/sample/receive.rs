@@ -9,7 +9,7 @@ use super::log::{Line, LineLimit};
 use super::outcome::{Handled, Outcome, Outcomes, Unsent};
 use super::shared::Access;
 use netdext::dispatch::Timestamp;
-use netdext::driver::Cx;
+use netdext::driver::{Cx, PortId};
 use netdext::packet::Packet;
 use netdext::proto::{DisplayMac, Local, MacAddr, Refusal, arp, echo, link_source, ndp};
 use netdext::queue::RejectReason;
@@ -206,7 +206,7 @@ impl Receiver {
             Line::Write => {}
         }
         debug!(
-            queue = cx.device.queue,
+            queue = cx.device(PortId::FIRST).queue,
             address = ?packet.data().as_ptr(),
             data_offset = packet.data_offset(),
             data_len = packet.data_len(),
@@ -229,7 +229,7 @@ pub(crate) fn submit(cx: &mut Cx<'_>, mut packet: Packet, len: usize, answered: 
     if packet.set_data_len(len).is_err() {
         return Outcome::Unsent(Unsent::TxRejected);
     }
-    match cx.tx.submit(packet) {
+    match cx.tx(PortId::FIRST).submit(packet) {
         Ok(()) => Outcome::Handled(answered),
         Err(rejected) if rejected.reason == RejectReason::Full => Outcome::Unsent(Unsent::TxFull),
         Err(_) => Outcome::Unsent(Unsent::TxRejected),

@@ -78,8 +78,8 @@ impl Supervisor {
         let (mut snapshots, mut census, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (queue, report) in reports {
             let Some(report) = report else { continue };
-            snapshots.push(report.snapshot);
-            census.push(report.census);
+            snapshots.push(report.ports[0].snapshot);
+            census.push(report.ports[0].census);
             errors.extend(report.error.map(|error| (queue, error)));
         }
         // The map outlives the attachment, so this is the final count.

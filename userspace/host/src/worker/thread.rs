@@ -20,7 +20,7 @@ use crate::xsk::{OpenError, XskInfo};
 use netdext::dispatch::{
     ControlFailure, Timestamp, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot,
 };
-use netdext::driver::{DeviceInfo, Driver, PowerState};
+use netdext::driver::{DeviceInfo, Driver, PortId, PowerState};
 use netdext::port::Port;
 use netdext::tap::TapPair;
 
@@ -308,7 +308,10 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
         }
         Command::SetInterfaceEnable(enable, reply) => {
             let drained = if enable { Ok(()) } else { drain(worker, now) };
-            (drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), enable)), reply)
+            (
+                drained.and_then(|()| worker.set_interface_enable(Timestamp::now(), PortId::FIRST, enable)),
+                reply,
+            )
         }
         Command::Control(request, reply) => return control(worker, now, &request, reply),
         Command::Snapshot(reply) => {
@@ -400,7 +403,7 @@ fn drain(worker: &mut Worker, start: Timestamp) -> Result<(), WorkerError> {
 fn stop(mut worker: Worker) -> WorkerReport {
     let start = Timestamp::now();
     let error = drain(&mut worker, start)
-        .and_then(|()| worker.set_interface_enable(Timestamp::now(), false))
+        .and_then(|()| worker.set_interface_enable(Timestamp::now(), PortId::FIRST, false))
         .and_then(|()| drain(&mut worker, Timestamp::now()))
         .and_then(|()| worker.set_power(Timestamp::now(), PowerState::Off))
         .err();

@@ -4,11 +4,16 @@
 //! closed set, so a worker over the simulated port behaves the same on every run.
 
 mod latency;
+mod served;
 mod time;
 mod timer;
+mod waker;
 mod worker;
 
 pub use latency::LatencyHistograms;
+pub(crate) use served::Served;
+pub use served::{WaitsFor, WorkerSnapshot};
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
-pub use worker::{ControlFailure, Progress, WaitsFor, Worker, WorkerError, WorkerReport, WorkerSnapshot};
+pub use waker::Waker;
+pub use worker::{ControlFailure, PortReport, Progress, Worker, WorkerError, WorkerReport};

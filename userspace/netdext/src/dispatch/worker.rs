@@ -1,22 +1,20 @@
-//! A worker: one driver instance, one port, one thread.
+//! A worker: one driver instance, its ports, one thread.
 
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
-use super::latency::StageLatency;
-use super::{LatencyHistograms, TimerStats, Timers, Timestamp};
+use super::served::{Served, WaitsFor, WorkerSnapshot};
+use super::{Timers, Timestamp, Waker};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
-use crate::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, DriverStats, PowerState};
-use crate::packet::{Census, PacketBatch};
-use crate::port::{ClosingCensus, Port, SocketStatistics};
-use crate::queue::{ErrnoCounts, QueueError};
-use crate::tap::{Tap, TapPair};
+use crate::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, PortId, PowerState};
+use crate::packet::{PacketBatch, PacketPool};
+use crate::port::{ClosingCensus, Port};
+use crate::queue::QueueError;
+use crate::tap::TapPair;
 
 /// Ticks handed to the driver in one step at the most, so that a timer that is behind cannot keep the
 /// rings from being served.
 const TICKS_PER_STEP: usize = 64;
-
-/// Frames in flight without a completion for this long mean that a wakeup was lost: wake again.
-const STUCK_TX_AFTER: Duration = Duration::from_millis(100);
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +28,12 @@ pub enum WorkerError {
     /// A command does not fit the driver's state.
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
+    /// The ports of a worker have one pool, so that a frame can go from one to the other.
+    #[error("the port of {iface} has another pool than the first of the worker")]
+    ForeignPool {
+        /// The interface.
+        iface: String,
+    },
 }
 
 /// Why a command has no answer.
@@ -56,6 +60,8 @@ pub struct Progress {
     pub published: usize,
     /// Timer ticks delivered.
     pub ticks: usize,
+    /// Wakes delivered.
+    pub wakes: usize,
 }
 
 impl Progress {
@@ -65,102 +71,46 @@ impl Progress {
     }
 }
 
-/// What can end the sleep of a worker besides its timers and what it is told. What it would do nothing about is not among
-/// it: that stays so, and the sleep would end at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WaitsFor {
-    /// Frames that have arrived.
-    pub frames: bool,
-    /// Room in the tx ring.
-    pub room: bool,
-}
-
-/// The counts of one worker.
-#[derive(Clone, Debug)]
-pub struct WorkerSnapshot {
-    /// The hardware queue.
-    pub queue: u32,
-    /// Where the driver is in its life.
-    pub state: State,
-    /// Frames received over the rx ring.
-    pub rx_packets: u64,
-    /// Their bytes.
-    pub rx_bytes: u64,
-    /// Frames submitted to the tx ring.
-    pub tx_packets: u64,
-    /// Their bytes.
-    pub tx_bytes: u64,
-    /// Frames that the completion ring returned.
-    pub tx_completed: u64,
-    /// Frames submitted and not yet completed.
-    pub tx_in_flight: u64,
-    /// Frames in the fill ring.
-    pub fill_level: u32,
-    /// Times the fill ring was found below its low-water mark.
-    pub fill_low_water: u64,
-    /// Frames that had arrived when the driver was disabled or stopped and were not handed to it, and dropped.
-    pub rx_disabled: u64,
-    /// System calls to wake the kernel for the tx ring.
-    pub tx_wakeups: u64,
-    /// What those returned, by errno.
-    pub tx_errnos: ErrnoCounts,
-    /// Packets whose data had to be moved before it could be sent.
-    pub tx_realigned: u64,
-    /// Times the kernel was woken because completions failed to appear.
-    pub tx_stuck: u64,
-    /// Losses that the kernel counted.
-    pub socket: SocketStatistics,
-    /// Where the frames are.
-    pub census: Census,
-    /// Descriptors that the kernel returned wrongly.
-    pub violations: u64,
-    /// Of those, descriptors of the rx ring: received frames that nobody got.
-    pub rx_refused: u64,
-    /// Frames that were quarantined while the tx ring had them: submitted, and never completed.
-    pub tx_quarantined: u64,
-    /// Frames that the kernel still held for sending when the socket was closed; 0 before.
-    pub tx_unconfirmed: u64,
-    /// Times from stage to stage, if they are measured.
-    pub latency: Option<LatencyHistograms>,
-    /// The driver's own counts.
-    pub driver: DriverStats,
-    /// The timers, by name.
-    pub timers: Vec<(&'static str, TimerStats)>,
+/// What a worker leaves behind of one port.
+#[derive(Debug)]
+pub struct PortReport {
+    /// The counts at the end.
+    pub snapshot: WorkerSnapshot,
+    /// Where the frames were when the port was closed.
+    pub census: ClosingCensus,
 }
 
 /// What a worker leaves behind.
 #[derive(Debug)]
 pub struct WorkerReport {
-    /// The counts at the end.
-    pub snapshot: WorkerSnapshot,
-    /// Where the frames were when the port was closed.
-    pub census: ClosingCensus,
+    /// Its ports, of which there is at least one.
+    pub ports: Vec<PortReport>,
     /// Why it ended, if not because it was told to.
     pub error: Option<WorkerError>,
 }
 
-/// One driver instance on one port. All callbacks run inside [`step`](Self::step) and in
-/// the changes of state, on the thread that calls those.
+impl WorkerReport {
+    /// What is left of the first port, which is the only one of most drivers.
+    pub fn into_first(mut self) -> PortReport {
+        self.ports.swap_remove(0)
+    }
+}
+
+/// One driver instance on its ports: the same queue of one or more interfaces. All callbacks run inside
+/// [`step`](Self::step) and in the changes of state, on the thread that calls those.
 ///
 /// The order within a step is fixed: completions first, because a full tx ring must drain even when
-/// nothing arrives; then the fill ring, because a frame that finds it empty is lost; then received
+/// nothing arrives; then the fill rings, because a frame that finds one empty is lost; then received
 /// packets, what the driver sends, and timers.
 pub struct Worker {
     driver: Box<dyn Driver>,
-    port: Port,
-    device: DeviceInfo,
+    pool: PacketPool,
+    ports: Vec<Served>,
     timers: Timers,
+    waker: Waker,
     state: State,
     batch: PacketBatch,
-    rx_disabled: u64,
-    tx_blocked: bool,
     quiescing: bool,
-    tx_stuck: u64,
-    // Frames submitted and completed when last looked at.
-    tx_counts: (u64, u64),
-    progressed_at: Timestamp,
-    latency: Option<StageLatency>,
-    taps: Vec<Tap>,
 }
 
 impl Worker {
@@ -178,26 +128,43 @@ impl Worker {
         batch: usize,
         now: Timestamp,
     ) -> Result<Self, WorkerError> {
+        Self::start_on(driver, (port, device), Vec::new(), batch, now)
+    }
+
+    /// The same with further ports, which share the pool of the first.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start), and [`WorkerError::ForeignPool`].
+    pub fn start_on(
+        driver: Box<dyn Driver>,
+        first: (Port, DeviceInfo),
+        others: Vec<(Port, DeviceInfo)>,
+        batch: usize,
+        now: Timestamp,
+    ) -> Result<Self, WorkerError> {
+        let pool = first.0.pool.clone();
+        if let Some((_, device)) = others.iter().find(|(port, _)| !port.pool.is_same(&pool)) {
+            return Err(WorkerError::ForeignPool { iface: device.name.clone() });
+        }
+        let ports = std::iter::once(first).chain(others).enumerate();
         let mut worker = Self {
             driver,
-            port,
-            device,
+            pool,
+            ports: ports
+                .map(|(number, (port, device))| Served::new(PortId::new(number), port, device, now))
+                .collect(),
             timers: Timers::default(),
+            waker: Waker::default(),
             state: State::Created,
             batch: PacketBatch::with_capacity(batch),
-            rx_disabled: 0,
-            tx_blocked: false,
             quiescing: false,
-            tx_stuck: 0,
-            tx_counts: (0, 0),
-            progressed_at: now,
-            latency: None,
-            taps: Vec::new(),
         };
-        worker.driver.init(&worker.device)?;
+        let devices: Vec<_> = worker.ports.iter().map(|port| port.device.clone()).collect();
+        worker.driver.init(&devices)?;
         worker.state = worker.state.after(Transition::Init)?;
-        // Filled before the XSKMAP has the socket, so that the first frame finds room.
-        worker.port.rx_submission.refill();
+        // Filled before the XSKMAP has the sockets, so that the first frame finds room.
+        worker.refill();
         let started = worker.with_cx(now, |driver, cx| driver.start(cx));
         if let Err(error) = started {
             worker.with_cx(now, |driver, cx| driver.stop(cx));
@@ -210,16 +177,22 @@ impl Worker {
     /// Measures from now on how long frames take from stage to stage. `clock` is read once for every batch
     /// received and every batch published.
     pub fn measure_latency(&mut self, clock: impl Fn() -> Timestamp + 'static) {
-        self.latency = Some(StageLatency::new(Box::new(clock)));
+        let clock: Rc<dyn Fn() -> Timestamp> = Rc::new(clock);
+        for port in &mut self.ports {
+            port.measure_latency(Rc::clone(&clock));
+        }
     }
 
-    /// Shows every frame from now on to a capture too, until that ends.
-    pub fn capture(&mut self, taps: TapPair) {
-        self.taps.push(taps.received);
-        self.port.tx_submission.add_tap(taps.submitted);
+    /// Shows every frame of a port from now on to a capture too, until that ends.
+    ///
+    /// # Panics
+    ///
+    /// If the worker has no such port.
+    pub fn capture(&mut self, port: PortId, taps: TapPair) {
+        self.ports[port.index()].capture(taps);
     }
 
-    /// Serves every ring and timer once, with up to `budget` packets each way.
+    /// Serves every ring and timer once, with up to `budget` packets each way and port.
     ///
     /// # Errors
     ///
@@ -237,22 +210,20 @@ impl Worker {
     /// As for [`step`](Self::step).
     pub fn serve_rings(&mut self, now: Timestamp, budget: usize) -> Result<Progress, WorkerError> {
         let mut progress = Progress {
-            reaped: self.port.tx_completion.reap(budget),
-            refilled: self.port.rx_submission.refill(),
+            reaped: self.ports.iter_mut().map(|port| port.reap(now, budget)).sum(),
+            refilled: self.refill(),
             ..Progress::default()
         };
-        if progress.reaped > 0
-            && let Some(latency) = &mut self.latency
-        {
-            latency.completed(now, self.port.tx_completion.completed());
-        }
-        if self.tx_blocked && self.state.is_running() && self.port.tx_submission.room() > 0 {
-            self.tx_blocked = false;
-            self.with_cx(now, |driver, cx| driver.tx_packet_available(cx));
-        }
-        // What arrives before the driver is enabled waits in the ring for it.
-        if self.state.is_running() {
-            progress.received = self.receive(now, budget);
+        for index in 0..self.ports.len() {
+            self.ports[index].received = 0;
+            // What arrives before a port is enabled waits in its ring.
+            if self.serves(index) {
+                let id = self.ports[index].id;
+                if self.ports[index].take_room() {
+                    self.with_cx(now, |driver, cx| driver.tx_packet_available(cx, id));
+                }
+                progress.received += self.receive(index, now, budget);
+            }
         }
         progress.published = self.flush(now)?;
         Ok(progress)
@@ -265,56 +236,55 @@ impl Worker {
     ///
     /// As for [`step`](Self::step).
     pub fn serve_timers(&mut self, now: Timestamp, progress: &mut Progress) -> Result<(), WorkerError> {
+        if self.state.is_running() && self.waker.take() {
+            self.with_cx(now, |driver, cx| driver.woken(cx));
+            progress.wakes = 1;
+        }
         progress.ticks = self.fire_timers(now);
-        if progress.ticks > 0 {
+        if progress.ticks + progress.wakes > 0 {
             progress.published += self.flush(now)?;
         }
         Ok(())
     }
 
-    /// Hands the driver what has arrived, or drops it if the driver is not running.
-    fn receive(&mut self, now: Timestamp, budget: usize) -> usize {
+    fn refill(&mut self) -> usize {
+        self.ports.iter_mut().map(Served::refill).sum()
+    }
+
+    /// Whether the driver gets what arrives at this port.
+    fn serves(&self, index: usize) -> bool {
+        self.state.is_running() && self.ports[index].enabled
+    }
+
+    /// Hands the driver what has arrived at a port.
+    fn receive(&mut self, index: usize, now: Timestamp, budget: usize) -> usize {
+        let id = self.ports[index].id;
         let mut received = 0;
         while received < budget {
-            let got = self.port.rx_completion.dequeue(&mut self.batch);
+            let got = self.ports[index].dequeue(&mut self.batch);
             if got == 0 {
                 break;
             }
             received += got;
-            self.observe_received();
-            if self.state.is_running() {
-                self.with_batch(now);
-            } else {
-                self.rx_disabled += got as u64;
-            }
+            self.with_batch(id, now);
             // What the driver left: freed, that is, on its way back to the fill ring.
             self.batch.clear();
             if got < self.batch.room() {
                 break;
             }
         }
+        self.ports[index].received = received;
         received
     }
 
-    fn observe_received(&mut self) {
-        if let Some(latency) = &mut self.latency {
-            latency.received(&mut self.batch);
-        }
-        if !self.taps.is_empty() {
-            self.taps.retain_mut(|tap| self.batch.iter().all(|packet| tap.offer(packet)));
-        }
-    }
-
-    fn with_batch(&mut self, now: Timestamp) {
-        let Self { driver, port, device, timers, batch, .. } = self;
-        let mut cx = Cx { pool: &port.pool, tx: &mut port.tx_submission, timers, device, now };
-        driver.rx_packets(&mut cx, batch);
+    fn with_batch(&mut self, port: PortId, now: Timestamp) {
+        let Self { driver, pool, ports, timers, waker, batch, .. } = self;
+        driver.rx_packets(&mut Cx::new(pool, ports, timers, waker, now), port, batch);
     }
 
     fn with_cx<T>(&mut self, now: Timestamp, call: impl FnOnce(&mut dyn Driver, &mut Cx<'_>) -> T) -> T {
-        let Self { driver, port, device, timers, .. } = self;
-        let mut cx = Cx { pool: &port.pool, tx: &mut port.tx_submission, timers, device, now };
-        call(driver.as_mut(), &mut cx)
+        let Self { driver, pool, ports, timers, waker, .. } = self;
+        call(driver.as_mut(), &mut Cx::new(pool, ports, timers, waker, now))
     }
 
     fn fire_timers(&mut self, now: Timestamp) -> usize {
@@ -328,31 +298,7 @@ impl Worker {
     }
 
     fn flush(&mut self, now: Timestamp) -> Result<usize, QueueError> {
-        self.tx_blocked |= self.port.tx_submission.take_rejected_full();
-        if let Some(latency) = &mut self.latency {
-            latency.publishing(&mut self.port.tx_submission);
-        }
-        let flushed = self.port.tx_submission.flush()?;
-        // The kernel asks for this only after it found the fill ring empty, which it says once.
-        if self.port.rx_submission.wake_if_needed().is_err() {
-            tracing::debug!(queue = self.device.queue, "waking the kernel for the fill ring failed");
-        }
-        self.watch_for_stuck_tx(now)?;
-        Ok(flushed.published)
-    }
-
-    fn watch_for_stuck_tx(&mut self, now: Timestamp) -> Result<(), QueueError> {
-        // Also new submissions restart the clock: when none complete, the full ring ends them soon.
-        let counts = (self.port.tx_submission.submitted(), self.port.tx_completion.completed());
-        if self.port.tx_in_flight() == 0 || counts != self.tx_counts {
-            self.tx_counts = counts;
-            self.progressed_at = now;
-        } else if now.since(self.progressed_at) >= STUCK_TX_AFTER {
-            self.tx_stuck += 1;
-            self.progressed_at = now;
-            self.port.tx_submission.kick()?;
-        }
-        Ok(())
+        self.ports.iter_mut().map(|port| port.flush(now)).sum()
     }
 
     /// Powers the driver on or off.
@@ -363,44 +309,66 @@ impl Worker {
     /// is no error and does nothing.
     pub fn set_power(&mut self, now: Timestamp, power: PowerState) -> Result<(), WorkerError> {
         self.quiescing &= power == PowerState::Off;
+        let enabled: Vec<_> = self.ports.iter().filter(|port| port.enabled).map(|port| port.id).collect();
+        let each = |driver: &mut dyn Driver, cx: &mut Cx<'_>, enable| {
+            enabled.iter().try_for_each(|&port| driver.set_interface_enable(cx, port, enable))
+        };
         match (power, self.state) {
             (PowerState::On, State::Idle | State::Running)
-            | (PowerState::Off, State::PoweredOff | State::Asleep) => Ok(()),
-            (PowerState::On, State::Asleep) => self.change_state(now, Transition::PowerOn, |driver, cx| {
-                driver.set_power_state(cx, PowerState::On)?;
-                driver.set_interface_enable(cx, true)
-            }),
-            (PowerState::Off, State::Running) => {
-                self.change_state(now, Transition::PowerOff, |driver, cx| {
-                    driver.set_interface_enable(cx, false)?;
-                    driver.set_power_state(cx, PowerState::Off)
-                })
-            }
+            | (PowerState::Off, State::PoweredOff | State::Asleep) => return Ok(()),
             (PowerState::On, _) => self.change_state(now, Transition::PowerOn, |driver, cx| {
-                driver.set_power_state(cx, PowerState::On)
-            }),
+                driver.set_power_state(cx, PowerState::On)?;
+                each(driver, cx, true)
+            })?,
             (PowerState::Off, _) => self.change_state(now, Transition::PowerOff, |driver, cx| {
+                each(driver, cx, false)?;
                 driver.set_power_state(cx, PowerState::Off)
-            }),
+            })?,
         }
+        if power == PowerState::Off {
+            // Too late for the driver, and too old for when it is powered on again.
+            self.ports.iter_mut().for_each(|port| port.drop_arrived(&mut self.batch));
+        }
+        Ok(())
     }
 
-    /// Enables or disables the interface. While the driver is powered off this is only remembered.
+    /// Enables or disables the interface of a port. While the driver is powered off this is only remembered.
     ///
     /// # Errors
     ///
     /// The driver's error, after which its state is [`State::Failed`]. Asking for what already is is no
     /// error and does nothing.
-    pub fn set_interface_enable(&mut self, now: Timestamp, enable: bool) -> Result<(), WorkerError> {
-        self.quiescing &= !enable;
-        let transition = if enable { Transition::Enable } else { Transition::Disable };
-        match (enable, self.state) {
-            (true, State::Running | State::Asleep) | (false, State::Idle | State::PoweredOff) => Ok(()),
-            (true, State::PoweredOff) | (false, State::Asleep) => {
-                self.change_state(now, transition, |_, _| Ok(()))
-            }
-            _ => self.change_state(now, transition, |driver, cx| driver.set_interface_enable(cx, enable)),
+    ///
+    /// # Panics
+    ///
+    /// If the worker has no such port.
+    pub fn set_interface_enable(
+        &mut self,
+        now: Timestamp,
+        port: PortId,
+        enable: bool,
+    ) -> Result<(), WorkerError> {
+        let index = port.index();
+        if self.ports[index].enabled == enable {
+            self.quiescing &= !enable;
+            return Ok(());
         }
+        let others = self.ports.iter().any(|other| other.id != port && other.enabled);
+        // Nothing is asked of the port any more; the others go on.
+        self.quiescing &= !enable && !others;
+        let transition = if enable { Transition::Enable } else { Transition::Disable };
+        // The driver runs as long as one of its ports is enabled.
+        let after = if others { self.state } else { self.state.after(transition)? };
+        if matches!(self.state, State::Idle | State::Running) {
+            self.call(now, after, |driver, cx| driver.set_interface_enable(cx, port, enable))?;
+        }
+        self.state = after;
+        self.ports[index].enabled = enable;
+        if !enable {
+            // Too late for the driver, and too old for when it is enabled again.
+            self.ports[index].drop_arrived(&mut self.batch);
+        }
+        Ok(())
     }
 
     fn change_state(
@@ -410,16 +378,21 @@ impl Worker {
         call: impl FnOnce(&mut dyn Driver, &mut Cx<'_>) -> Result<(), DriverError>,
     ) -> Result<(), WorkerError> {
         let after = self.state.after(transition)?;
+        self.call(now, after, call)
+    }
+
+    /// Takes the driver to the state `after`, or to [`State::Failed`].
+    fn call(
+        &mut self,
+        now: Timestamp,
+        after: State,
+        call: impl FnOnce(&mut dyn Driver, &mut Cx<'_>) -> Result<(), DriverError>,
+    ) -> Result<(), WorkerError> {
         if let Err(error) = self.with_cx(now, call) {
             self.state = self.state.after(Transition::Fail)?;
             return Err(error.into());
         }
-        let was_running = self.state.is_running();
         self.state = after;
-        if was_running {
-            // Too late for the driver, and too old for when it is enabled again.
-            self.receive(now, self.port.pool.capacity());
-        }
         Ok(())
     }
 
@@ -452,12 +425,23 @@ impl Worker {
         self.driver.pending()
     }
 
-    /// Whether every frame handed to the tx ring has come back.
+    /// Whether every frame handed to the tx rings has come back.
     pub fn is_drained(&self) -> bool {
-        self.port.tx_in_flight() == 0
+        self.ports.iter().all(Served::is_drained)
     }
 
-    /// Stops the driver and closes the port. The interface should be disabled before, and the tx ring
+    /// Whether every frame handed to this port's tx ring has come back, and none came out of its rx ring in the last
+    /// step.
+    ///
+    /// # Panics
+    ///
+    /// If the worker has no such port.
+    pub fn is_quiet(&self, port: PortId) -> bool {
+        let port = &self.ports[port.index()];
+        port.is_drained() && port.received == 0
+    }
+
+    /// Stops the driver and closes the ports. The interfaces should be disabled before, and the tx rings
     /// drained.
     pub fn finish(mut self, now: Timestamp, error: Option<WorkerError>) -> WorkerReport {
         if self.state != State::Stopped {
@@ -465,19 +449,29 @@ impl Worker {
             self.state = State::Stopped;
         }
         self.batch.clear();
-        // Where something has failed, what had arrived by then is still in the ring.
-        self.receive(now, self.port.pool.capacity());
-        let mut snapshot = self.snapshot();
-        let Self { driver, port, .. } = self;
-        if snapshot.census.user > 0 {
+        // Where something has failed, what had arrived by then is still in the rings.
+        self.ports.iter_mut().for_each(|port| port.drop_arrived(&mut self.batch));
+        let snapshots = self.snapshots();
+        let Self { driver, pool, ports, .. } = self;
+        let kept = pool.census().user;
+        if kept > 0 {
             // Against its contract; they come back when it is dropped.
-            tracing::warn!(driver = driver.name(), packets = snapshot.census.user, "packets kept after stop");
+            tracing::warn!(driver = driver.name(), packets = kept, "packets kept after stop");
         }
         drop(driver);
-        let census = port.close();
-        snapshot.census = census.after;
-        snapshot.tx_unconfirmed = census.lent.tx.into();
-        WorkerReport { snapshot, census, error }
+        let closed = ports.into_iter().map(|served| served.port.close());
+        let mut reports: Vec<_> = snapshots
+            .into_iter()
+            .zip(closed)
+            .map(|(snapshot, census)| PortReport { snapshot, census })
+            .collect();
+        let census = pool.census();
+        for PortReport { snapshot, census: closing } in &mut reports {
+            snapshot.census = census;
+            snapshot.tx_lent = 0;
+            snapshot.tx_unconfirmed = closing.lent.tx.into();
+        }
+        WorkerReport { ports: reports, error }
     }
 
     /// When the next timer is due.
@@ -485,56 +479,43 @@ impl Worker {
         if self.state.is_running() && !self.quiescing { self.timers.next_deadline() } else { None }
     }
 
+    /// Wakes the worker: see [`Cx::waker`].
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
     /// The driver's state.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The port, to sleep on its descriptor.
-    pub fn port(&self) -> &Port {
-        &self.port
+    /// Each port, in their order.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> + '_ {
+        self.ports.iter().map(|served| &served.port)
     }
 
-    /// Frames in the tx ring that the kernel has not yet taken.
+    /// Frames in the tx rings that the kernel has not yet taken.
     pub fn tx_pending(&mut self) -> u32 {
-        self.port.tx_submission.level()
+        self.ports.iter_mut().map(|served| served.port.tx_submission.level()).sum()
     }
 
-    /// What the worker is to be woken for by its socket.
-    pub fn waits_for(&self) -> WaitsFor {
+    /// What the worker is to be woken for by each of its sockets.
+    pub fn waits_for(&self) -> impl Iterator<Item = (Option<BorrowedFd<'_>>, WaitsFor)> + '_ {
         let running = self.state.is_running();
-        WaitsFor { frames: running, room: running && self.tx_blocked }
+        self.ports.iter().map(move |served| (served.port.fd(), served.waits_for(running)))
     }
 
-    /// The counts now.
+    /// The counts of each port now.
+    pub fn snapshots(&mut self) -> Vec<WorkerSnapshot> {
+        let state = self.state;
+        let mut snapshots: Vec<_> = self.ports.iter_mut().map(|port| port.snapshot(state)).collect();
+        snapshots[0].driver = self.driver.stats();
+        snapshots[0].timers = self.timers.iter().map(|(name, _, stats)| (name, stats)).collect();
+        snapshots
+    }
+
+    /// The counts of the first port now.
     pub fn snapshot(&mut self) -> WorkerSnapshot {
-        let Port { rx_submission, rx_completion, tx_submission, tx_completion, .. } = &mut self.port;
-        WorkerSnapshot {
-            queue: self.device.queue,
-            state: self.state,
-            rx_packets: rx_completion.packets(),
-            rx_bytes: rx_completion.bytes(),
-            tx_packets: tx_submission.submitted(),
-            tx_bytes: tx_submission.bytes(),
-            tx_completed: tx_completion.completed(),
-            fill_level: rx_submission.level(),
-            fill_low_water: rx_submission.low_water_hits(),
-            rx_refused: rx_completion.refused(),
-            rx_disabled: self.rx_disabled,
-            tx_wakeups: tx_submission.wakeups(),
-            tx_errnos: tx_submission.errnos().clone(),
-            tx_realigned: tx_submission.realigned(),
-            tx_stuck: self.tx_stuck,
-            tx_in_flight: self.port.tx_in_flight(),
-            // Only fails on a closed descriptor, and the port keeps it open.
-            socket: self.port.statistics().unwrap_or_default(),
-            census: self.port.pool.census(),
-            violations: self.port.violations(),
-            tx_quarantined: self.port.tx_quarantined(),
-            tx_unconfirmed: 0,
-            latency: self.latency.as_ref().map(|latency| latency.histograms().clone()),
-            driver: self.driver.stats(),
-            timers: self.timers.iter().map(|(name, _, stats)| (name, stats)).collect(),
-        }
+        self.snapshots().swap_remove(0)
     }
 }

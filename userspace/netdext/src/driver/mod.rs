@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::factory::{DriverFactory, Requirements};
-use crate::dispatch::{Fired, Timers, Timestamp};
+use crate::dispatch::{Fired, Served, Timers, Timestamp, Waker};
 use crate::metrics::Metrics;
 use crate::packet::{PacketBatch, PacketPool};
 use crate::queue::TxSubmissionQueue;
@@ -110,35 +110,107 @@ impl ControlError {
     }
 }
 
+/// Which of its ports a driver is called for, or sends to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(u16);
+
+impl PortId {
+    /// The first port, and the only one of most drivers.
+    pub const FIRST: Self = Self(0);
+
+    /// The port of that place among those of the driver, from 0.
+    ///
+    /// # Panics
+    ///
+    /// If `index` does not fit 16 bits.
+    pub fn new(index: usize) -> Self {
+        Self(u16::try_from(index).expect("a worker has fewer ports than 65,536"))
+    }
+
+    /// Its place among the ports of the driver, from 0.
+    pub fn index(self) -> usize {
+        self.0.into()
+    }
+}
+
 /// What a driver may use during a callback.
 pub struct Cx<'a> {
-    /// The frames.
+    /// The frames, which all ports share.
     pub pool: &'a PacketPool,
-    /// Frames to the stack: staged here, published after the callback.
-    pub tx: &'a mut TxSubmissionQueue,
     /// The timers of this worker.
     pub timers: &'a mut Timers,
-    /// The interface.
-    pub device: &'a DeviceInfo,
     /// The time at the start of this step of the worker.
     pub now: Timestamp,
+    ports: &'a mut [Served],
+    waker: &'a Waker,
+}
+
+impl<'a> Cx<'a> {
+    pub(crate) fn new(
+        pool: &'a PacketPool,
+        ports: &'a mut [Served],
+        timers: &'a mut Timers,
+        waker: &'a Waker,
+        now: Timestamp,
+    ) -> Self {
+        Self { pool, timers, now, ports, waker }
+    }
+
+    /// Frames that leave by this port: staged here, published after the callback.
+    ///
+    /// # Panics
+    ///
+    /// If the driver has no such port.
+    pub fn tx(&mut self, port: PortId) -> &mut TxSubmissionQueue {
+        self.ports[port.index()].tx()
+    }
+
+    /// The interface of this port.
+    ///
+    /// # Panics
+    ///
+    /// If the driver has no such port.
+    pub fn device(&self, port: PortId) -> &DeviceInfo {
+        &self.ports[port.index()].device
+    }
+
+    /// Every port of the driver.
+    pub fn ports(&self) -> impl Iterator<Item = PortId> + use<> {
+        (0..self.ports.len()).map(PortId::new)
+    }
+
+    /// Whether the interface of this port is enabled.
+    ///
+    /// # Panics
+    ///
+    /// If the driver has no such port.
+    pub fn is_enabled(&self, port: PortId) -> bool {
+        self.ports[port.index()].is_enabled()
+    }
+
+    /// What wakes this worker from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
 }
 
 /// A network driver. Every callback of one instance runs on one thread, one at a time.
 ///
 /// Seen from a driver that stands in for an adapter: [`rx_packets`](Self::rx_packets) brings what the
-/// system's stack sends, and what it submits to [`Cx::tx`] arrives in the stack.
+/// system's stack sends, and what it submits to [`Cx::tx`] arrives in the stack. A driver of several ports, such as a bridge, is called for each.
 pub trait Driver {
     /// The name that `--driver` takes.
     fn name(&self) -> &'static str;
 
     /// Allocates what the instance needs. Called once, before everything else; there are no queues yet, and
-    /// no I/O may happen.
+    /// no I/O may happen. The argument has the interfaces of its ports in their order; there is at least one.
     ///
     /// # Errors
     ///
     /// The driver is not started, and no other callback follows.
-    fn init(&mut self, device: &DeviceInfo) -> Result<(), DriverError>;
+    fn init(&mut self, _devices: &[DeviceInfo]) -> Result<(), DriverError> {
+        Ok(())
+    }
 
     /// The queues exist, and none is running: creates timers, resets the device. Called once, after
     /// `init`. On return no timer may be armed.
@@ -146,7 +218,9 @@ pub trait Driver {
     /// # Errors
     ///
     /// The driver is not started; `stop` follows.
-    fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), DriverError>;
+    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
+        Ok(())
+    }
 
     /// The power state changes: called with `On` after `start`, and then whenever it changes. The interface
     /// is disabled when this is called.
@@ -158,24 +232,34 @@ pub trait Driver {
         Ok(())
     }
 
-    /// The interface is enabled or disabled. Timers start and stop here. After `false` returns no timer
-    /// may be armed, and no packet may be kept that is to be sent later.
+    /// The interface of a port is enabled or disabled. Timers start and stop here. After `false` for the last port that
+    /// was enabled returns no timer may be armed, and no packet may be kept that is to be sent later.
     ///
     /// # Errors
     ///
     /// The driver fails; `stop` follows.
-    fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError>;
+    fn set_interface_enable(
+        &mut self,
+        _cx: &mut Cx<'_>,
+        _port: PortId,
+        _enable: bool,
+    ) -> Result<(), DriverError> {
+        Ok(())
+    }
 
-    /// Packets from the stack, in the order of arrival. Only called while the interface is enabled. What is
+    /// Packets that a port received, in the order of arrival. Only called while its interface is enabled. What is
     /// left in `batch` on return is dropped, that is, given back to the pool.
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch);
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, port: PortId, batch: &mut PacketBatch);
 
-    /// The tx ring has room again after it was full. Only called while the interface is enabled.
-    fn tx_packet_available(&mut self, _cx: &mut Cx<'_>) {}
+    /// The tx ring of a port has room again after it was full. Only called while its interface is enabled.
+    fn tx_packet_available(&mut self, _cx: &mut Cx<'_>, _port: PortId) {}
 
-    /// A timer fired. Only called while the interface is enabled; once per tick, also for ticks that are
+    /// A timer fired. Only called while an interface is enabled; once per tick, also for ticks that are
     /// late.
     fn timer(&mut self, _cx: &mut Cx<'_>, _fired: Fired) {}
+
+    /// Somebody [woke](Waker::wake) the worker. Only called while an interface is enabled: a wake before that is kept.
+    fn woken(&mut self, _cx: &mut Cx<'_>) {}
 
     /// A command from outside, such as `netdext tell DRIVER NAME VALUE`: applied between batches. Called between `start`
     /// and `stop`, also while the interface is disabled. Every instance of the driver is told; the answer is what those
@@ -201,7 +285,7 @@ pub trait Driver {
 
     /// The end: every packet the driver keeps must be dropped before this returns. Called once, after
     /// `start` was called, also when that failed. No callback follows.
-    fn stop(&mut self, cx: &mut Cx<'_>);
+    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     /// Counts for `netdext stats` and the summary. May be called at any time after `init`.
     fn stats(&self) -> DriverStats;

@@ -199,6 +199,11 @@ impl PacketPool {
         Rc::ptr_eq(&self.inner, packet.pool())
     }
 
+    /// Whether both are handles to one pool.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// What another port needs to use the frames of this pool.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use tracing::subscriber::with_default;
 
 use super::{Net, answering, count, our_addresses};
 use crate::sample::SampleConfig;
+use netdext::driver::PortId;
 use netdext::port::sim::{End, Faults};
 use netdext::proto::testing::{
     Message, OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6, arp_message, arp_request, echo4_request,
@@ -162,9 +163,9 @@ fn a_driver_told_not_to_answer_recycles_requests() {
 fn frames_that_arrive_before_the_driver_is_enabled_are_answered_then() {
     let mut net = Net::with_test(answering());
     net.settle();
-    net.driver.set_interface_enable(net.wire.now(), false).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, false).unwrap();
     assert_eq!(net.exchange(&echo4_request(1, 2, b"x")), Vec::<Vec<u8>>::new());
-    net.driver.set_interface_enable(net.wire.now(), true).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, true).unwrap();
     net.settle();
     assert_eq!(net.take_arrived().len(), 1);
     assert_eq!(net.finish().ours.rx_disabled, 0);

@@ -7,6 +7,7 @@ use smoltcp::wire::{ArpOperation, ArpRepr, NdiscNeighborFlags};
 
 use super::{Net, SECOND, both_targets, count, injecting, targets4};
 use crate::sample::injector::InjectorStats;
+use netdext::driver::PortId;
 use netdext::port::RingSizes;
 use netdext::port::sim::{End, Faults, SimConfig};
 use netdext::proto::testing::{
@@ -272,14 +273,14 @@ fn disabling_settles_what_waits_and_enabling_begins_anew() {
     let unanswered = net.take_arrived();
     assert_eq!(net.injector().in_flight, 8);
     let now = net.wire.now();
-    net.driver.set_interface_enable(now, false).unwrap();
+    net.driver.set_interface_enable(now, PortId::FIRST, false).unwrap();
     let injector = net.injector();
     assert_eq!((injector.sent, injector.lost, injector.in_flight), (8, 8, 0));
     assert_eq!(count(&net.stats(), "injector_unanswered_at_disable"), 8);
     net.run(20 * SECOND, SECOND);
     assert_eq!(net.take_arrived(), Vec::<Vec<u8>>::new(), "no timer runs while disabled");
 
-    net.driver.set_interface_enable(net.wire.now(), true).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, true).unwrap();
     net.run(SECOND - STEP, STEP);
     assert_eq!(requests(&net.take_arrived()).len(), 0, "the first tick is a second after enabling");
     net.run(STEP, STEP);

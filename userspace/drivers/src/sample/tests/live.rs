@@ -10,6 +10,7 @@ use smoltcp::wire::ArpOperation;
 use super::{Net, SECOND, answering, count, injecting, targets4};
 use crate::sample::injector::InjectorStats;
 use crate::sample::{InjectSettings, TargetStats};
+use netdext::driver::PortId;
 use netdext::port::RingSizes;
 use netdext::port::sim::SimConfig;
 use netdext::proto::Local;
@@ -243,17 +244,17 @@ fn a_driver_without_an_injector_gets_one_when_it_is_told_what_to_send() {
 fn what_is_said_while_the_interface_is_disabled_is_for_later() {
     let mut net = Net::with_test(injecting(&targets4(), |c| c.interval = SECOND));
     net.exchange(&arp_message(ArpOperation::Reply, (PEER_MAC, PEER4), (OUR_MAC, OUR4)));
-    net.driver.set_interface_enable(net.wire.now(), false).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, false).unwrap();
     stop(&mut net);
     set(&mut net, |s| s.interval_ns = ns(3 * STEP)).unwrap();
     start(&mut net);
     assert_eq!(run_answered(&mut net, 30, true), []);
-    net.driver.set_interface_enable(net.wire.now(), true).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, true).unwrap();
     // The first after a second, as always after enabling, then every 300 ms.
     assert_eq!(run_answered(&mut net, 17, true).len(), 3 * 8);
-    net.driver.set_interface_enable(net.wire.now(), false).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, false).unwrap();
     stop(&mut net);
-    net.driver.set_interface_enable(net.wire.now(), true).unwrap();
+    net.driver.set_interface_enable(net.wire.now(), PortId::FIRST, true).unwrap();
     assert_eq!(run_answered(&mut net, 30, true), []);
     net.finish();
 }
@@ -328,7 +329,7 @@ proptest! {
                 _ => {
                     let enable = size % 2 == 0;
                     let now = net.wire.now();
-                    net.driver.set_interface_enable(now, enable).map_err(|error| error.to_string())
+                    net.driver.set_interface_enable(now, PortId::FIRST, enable).map_err(|error| error.to_string())
                 }
             };
             run_answered(&mut net, size as u32 % 5, answers);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{InjectorConfig, SampleConfig};
 use crate::sample::injector::InjectorStats;
 use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
-use netdext::driver::{DeviceInfo, DriverFactory, DriverStats, PowerState};
+use netdext::driver::{DeviceInfo, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Moved, SimConfig, Wire};
@@ -62,7 +62,7 @@ pub(super) fn worker(config: SampleConfig, port: Port, device: DeviceInfo, now: 
 pub(super) fn running(factory: &DriverFactory, port: Port, device: DeviceInfo, now: Timestamp) -> Worker {
     let mut worker = Worker::start(factory.build(device.queue), port, device, BATCH, now).expect("started");
     worker.set_power(now, PowerState::On).expect("powered on");
-    worker.set_interface_enable(now, true).expect("enabled");
+    worker.set_interface_enable(now, PortId::FIRST, true).expect("enabled");
     worker
 }
 
@@ -168,14 +168,14 @@ impl Net {
     /// Ends everything, and checks that no frame is missing and everything was counted once.
     pub(super) fn finish(mut self) -> Ended {
         let now = self.wire.now();
-        self.driver.set_interface_enable(now, false).expect("disabled");
+        self.driver.set_interface_enable(now, PortId::FIRST, false).expect("disabled");
         let ours = self.driver.finish(now, None);
         check_report(&ours);
         let theirs = match self.peer {
             Peer::Driver(worker) => {
                 let report = worker.finish(now, None);
                 check_report(&report);
-                Some(report.snapshot)
+                Some(report.into_first().snapshot)
             }
             Peer::Test(port, batch) => {
                 drop(batch);
@@ -183,7 +183,7 @@ impl Net {
                 None
             }
         };
-        Ended { ours: ours.snapshot, theirs }
+        Ended { ours: ours.into_first().snapshot, theirs }
     }
 }
 
@@ -197,8 +197,8 @@ pub(super) struct Ended {
 /// No frame is missing, every received frame was counted once, and so was every request.
 pub(super) fn check_report(report: &WorkerReport) {
     assert!(report.error.is_none(), "{:?}", report.error);
-    assert!(report.census.is_whole(), "{:?}", report.census);
-    let WorkerSnapshot { rx_packets, rx_disabled, driver, .. } = &report.snapshot;
+    assert!(report.ports[0].census.is_whole(), "{:?}", report.ports[0].census);
+    let WorkerSnapshot { rx_packets, rx_disabled, driver, .. } = &report.ports[0].snapshot;
     let counted: u64 = driver.counters.iter().chain(&driver.drops).map(|(_, count)| count).sum();
     assert_eq!(counted + rx_disabled, *rx_packets, "{driver:?}");
     if let Some(injector) = InjectorStats::of(driver) {

@@ -9,7 +9,7 @@ use crate::sample::injector::{Identity, InjectorStats};
 use crate::sample::shared::Shared;
 use crate::sample::{factory, sharing};
 use netdext::dispatch::Worker;
-use netdext::driver::{DeviceInfo, DriverFactory};
+use netdext::driver::{DeviceInfo, DriverFactory, PortId};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
@@ -76,10 +76,10 @@ fn a_reply_on_another_queue_matches_and_every_count_is_reported_once() {
 
     let mut merged = netdext::driver::DriverStats::default();
     for Queue { mut worker, other, wire } in queues {
-        worker.set_interface_enable(wire.now(), false).unwrap();
+        worker.set_interface_enable(wire.now(), PortId::FIRST, false).unwrap();
         let report = worker.finish(wire.now(), None);
-        assert!(report.census.is_whole());
-        merged.merge(&report.snapshot.driver);
+        assert!(report.ports[0].census.is_whole());
+        merged.merge(&report.ports[0].snapshot.driver);
         drop(other);
     }
     let injector = InjectorStats::of(&merged).unwrap();
@@ -99,10 +99,10 @@ fn instances_are_built_on_their_own_threads_and_exactly_one_of_them_reports_the_
                 let (ours, _other, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
                 let device = DeviceInfo { queue, queues: 4, ..device() };
                 let mut worker = running(&factory, ours, device, wire.now());
-                worker.set_interface_enable(wire.now(), false).unwrap();
+                worker.set_interface_enable(wire.now(), PortId::FIRST, false).unwrap();
                 let report = worker.finish(wire.now(), None);
                 check_report(&report);
-                InjectorStats::of(&report.snapshot.driver).is_some()
+                InjectorStats::of(&report.ports[0].snapshot.driver).is_some()
             })
         })
         .collect();

@@ -2,13 +2,13 @@ use std::net::IpAddr;
 
 use super::{both_targets, device, injecting, targets4};
 use crate::sample::{SampleConfig, TargetStats, factory};
-use netdext::dispatch::{Timers, Timestamp, Worker};
-use netdext::driver::{Cx, DeviceInfo, DriverError};
+use netdext::dispatch::Worker;
+use netdext::driver::{DeviceInfo, DriverError, PortId, PowerState};
 use netdext::port::sim::{SimConfig, Wire};
 use serde_json::Value;
 
 fn init(config: SampleConfig, device: &DeviceInfo) -> Result<(), DriverError> {
-    factory(config, 1).unwrap().build(0).init(device)
+    factory(config, 1).unwrap().build(0).init(std::slice::from_ref(device))
 }
 
 #[test]
@@ -37,21 +37,14 @@ fn a_payload_longer_than_the_mtu_is_refused() {
 
 #[test]
 fn no_timer_is_armed_before_enabling_and_after_disabling() {
-    let (mut port, _other, _wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
-    let device = device();
-    let mut timers = Timers::default();
-    let mut driver = factory(injecting(&targets4(), |_| {}), 1).unwrap().build(0);
-    driver.init(&device).unwrap();
-    let now = Timestamp::from_nanos(1);
-    let mut cx =
-        Cx { pool: &port.pool, tx: &mut port.tx_submission, timers: &mut timers, device: &device, now };
-    driver.start(&mut cx).unwrap();
-    assert_eq!(cx.timers.next_deadline(), None);
-    driver.set_interface_enable(&mut cx, true).unwrap();
-    assert!(cx.timers.next_deadline().is_some());
-    driver.set_interface_enable(&mut cx, false).unwrap();
-    assert_eq!(cx.timers.next_deadline(), None);
-    driver.stop(&mut cx);
+    let (port, _other, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
+    let driver = factory(injecting(&targets4(), |_| {}), 1).unwrap().build(0);
+    let mut worker = Worker::start(driver, port, device(), 64, wire.now()).unwrap();
+    worker.set_power(wire.now(), PowerState::On).unwrap();
+    for enable in [true, false, true] {
+        worker.set_interface_enable(wire.now(), PortId::FIRST, enable).unwrap();
+        assert_eq!(worker.next_deadline().is_some(), enable);
+    }
 }
 
 #[test]
