@@ -11,7 +11,7 @@ mod wait;
 mod worker;
 
 pub use latency::LatencyHistograms;
-pub use thread::{Command, Recipe, SpawnError, WorkerEvent, WorkerHandle};
+pub use thread::{Command, OnFailure, Recipe, SpawnError, WorkerEvent, WorkerHandle};
 pub use time::Timestamp;
 pub use timer::{Fired, TimerId, TimerStats, Timers};
 pub use wait::{UnknownWaitStrategy, WaitStrategy};

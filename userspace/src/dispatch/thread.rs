@@ -2,7 +2,6 @@
 
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -13,6 +12,7 @@ use rustix::thread::set_current_timer_slack;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
+use super::worker::caught;
 use super::{
     Timestamp, WaitStrategy, WaitsFor, Worker, WorkerConfig, WorkerError, WorkerReport, WorkerSnapshot,
 };
@@ -82,7 +82,7 @@ pub enum WorkerEvent {
     Ended {
         /// The queue of this worker.
         queue: u32,
-        /// What it leaves; `None` if the driver panicked.
+        /// What it leaves; `None` if the driver panicked before it was started or while it was stopped.
         report: Option<Box<WorkerReport>>,
     },
 }
@@ -112,6 +112,10 @@ pub enum SpawnError {
 /// another one, and so that the memory is near the CPU.
 pub type Recipe = Box<dyn FnOnce() -> Result<(Port, XskInfo, Box<dyn Driver>), OpenError> + Send>;
 
+/// What is done on the worker's own thread when it cannot go on or its driver panicked, before what has arrived is
+/// counted and the port is closed: frames are to pass to the kernel from then on.
+pub type OnFailure = Box<dyn FnOnce() + Send>;
+
 /// The supervisor's end of a worker.
 #[derive(Debug)]
 pub struct WorkerHandle {
@@ -132,6 +136,7 @@ impl WorkerHandle {
         config: WorkerConfig,
         device: DeviceInfo,
         recipe: Recipe,
+        on_failure: OnFailure,
         events: UnboundedSender<WorkerEvent>,
     ) -> Result<Self, SpawnError> {
         let queue = device.queue;
@@ -143,7 +148,10 @@ impl WorkerHandle {
         let thread_wake = Arc::clone(&wake);
         let thread = std::thread::Builder::new()
             .name(format!("{}-{queue}", device.name))
-            .spawn(move || thread_main(config, device, recipe, &receiver, &thread_wake, &events))
+            .spawn(move || {
+                let commands = Commands { receiver, wake: thread_wake };
+                thread_main(config, device, recipe, on_failure, &commands, &events);
+            })
             .map_err(failed("thread"))?;
         Ok(Self { queue, commands: sender, wake, thread })
     }
@@ -163,28 +171,49 @@ impl WorkerHandle {
     }
 }
 
+/// The worker's end of what it is told.
+struct Commands {
+    receiver: Receiver<Command>,
+    wake: Arc<OwnedFd>,
+}
+
 fn thread_main(
     config: WorkerConfig,
     device: DeviceInfo,
     recipe: Recipe,
-    commands: &Receiver<Command>,
-    wake: &OwnedFd,
+    on_failure: OnFailure,
+    commands: &Commands,
     events: &UnboundedSender<WorkerEvent>,
 ) {
     let queue = device.queue;
     prepare_thread(config.cpu);
-    let body = AssertUnwindSafe(|| match start(config, device, recipe, events) {
-        Ok(worker) => Ok(run(worker, config, commands, wake)),
-        Err(error) => Err(error),
-    });
-    let event = match catch_unwind(body) {
-        Ok(Ok(report)) => WorkerEvent::Ended { queue, report: Some(Box::new(report)) },
-        Ok(Err(error)) => WorkerEvent::StartFailed { queue, error },
-        // The message went to stderr when it happened.
-        Err(_) => WorkerEvent::Ended { queue, report: None },
+    let event = match caught(|| start(config, device, recipe, events)) {
+        Some(Ok(worker)) => {
+            let report = serve(worker, config, on_failure, commands).map(Box::new);
+            WorkerEvent::Ended { queue, report }
+        }
+        Some(Err(error)) => WorkerEvent::StartFailed { queue, error },
+        None => WorkerEvent::Ended { queue, report: None },
     };
     // Nobody listens any more only when the supervisor itself is gone.
     let _ = events.send(event);
+}
+
+/// Runs a worker to its end, and says what it leaves: `None` if the driver panics while it is stopped.
+fn serve(
+    mut worker: Worker,
+    config: WorkerConfig,
+    on_failure: OnFailure,
+    commands: &Commands,
+) -> Option<WorkerReport> {
+    let error = match caught(|| run(&mut worker, config, commands)) {
+        Some(ended) => ended.err(),
+        None => Some(worker.panicked()),
+    };
+    if error.is_some() {
+        on_failure();
+    }
+    caught(|| worker.finish(Timestamp::now(), error))
 }
 
 fn prepare_thread(cpu: Option<usize>) {
@@ -207,11 +236,8 @@ fn start(
 ) -> Result<Worker, SpawnError> {
     let queue = device.queue;
     let (port, info, driver) = recipe()?;
-    let socket = port.fd().map(rustix::io::dup).transpose().map_err(|errno| SpawnError::System {
-        queue,
-        operation: "dup",
-        source: errno.into(),
-    })?;
+    let socket = port.fd().map(|socket| socket.try_clone_to_owned()).transpose();
+    let socket = socket.map_err(|source| SpawnError::System { queue, operation: "dup", source })?;
     let mut worker = Worker::start(driver, port, device, config.batch, Timestamp::now())?;
     if config.latency {
         worker.measure_latency(Timestamp::now);
@@ -229,32 +255,22 @@ struct Quiescing {
     look_at: Timestamp,
 }
 
-/// The loop around [`Worker::step`]: the only place that sleeps and that asks what time it is.
-fn run(
-    mut worker: Worker,
-    config: WorkerConfig,
-    commands: &Receiver<Command>,
-    wake: &OwnedFd,
-) -> WorkerReport {
+/// The loop around [`Worker::step`]: the only place that sleeps and that asks what time it is. Returns when the worker was
+/// told to stop and has its driver disabled and powered off.
+fn run(worker: &mut Worker, config: WorkerConfig, commands: &Commands) -> Result<(), WorkerError> {
     let mut busy_until = Timestamp::now();
     let mut quiescing: Option<Quiescing> = None;
     loop {
         let now = Timestamp::now();
-        let progress = worker.serve_rings(now, STEP_BUDGET).and_then(|mut progress| {
-            // Reading the clock is a third of a step that finds nothing.
-            let now = if progress.any() { Timestamp::now() } else { now };
-            worker.serve_timers(now, &mut progress)?;
-            Ok(progress)
-        });
-        match progress {
-            Ok(progress) if progress.any() => {
-                busy_until = config.wait.spin_for().map_or(now, |spin| now + spin);
-            }
-            Ok(_) => {}
-            Err(error) => return worker.finish(now, Some(error)),
+        let mut progress = worker.serve_rings(now, STEP_BUDGET)?;
+        // Reading the clock is a third of a step that finds nothing.
+        let after = if progress.any() { Timestamp::now() } else { now };
+        worker.serve_timers(after, &mut progress)?;
+        if progress.any() {
+            busy_until = config.wait.spin_for().map_or(now, |spin| now + spin);
         }
-        quiescing = quiescing.and_then(|waiting| look_whether_quiet(&worker, waiting, now));
-        match commands.try_recv() {
+        quiescing = quiescing.and_then(|waiting| look_whether_quiet(worker, waiting, now));
+        match commands.receiver.try_recv() {
             Ok(Command::Stop) | Err(TryRecvError::Disconnected) => return stop(worker),
             Ok(Command::Quiesce(limit, reply)) => {
                 worker.quiesce();
@@ -262,15 +278,13 @@ fn run(
                 continue;
             }
             Ok(command) => {
-                if let Some(error) = apply(&mut worker, command) {
-                    return worker.finish(now, Some(error));
-                }
+                apply(worker, command)?;
                 continue;
             }
             Err(TryRecvError::Empty) => {}
         }
         if config.wait.spin_for().is_some() && now >= busy_until {
-            sleep(&mut worker, config.wait, wake, quiescing.is_some());
+            sleep(worker, config.wait, &commands.wake, quiescing.is_some());
         } else {
             std::hint::spin_loop();
         }
@@ -290,7 +304,7 @@ fn look_whether_quiet(worker: &Worker, waiting: Quiescing, now: Timestamp) -> Op
 }
 
 /// Applies a command. Returns the error after which the worker cannot go on.
-fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
+fn apply(worker: &mut Worker, command: Command) -> Result<(), WorkerError> {
     let now = Timestamp::now();
     let (result, reply) = match command {
         Command::SetPower(power, reply) => {
@@ -304,24 +318,24 @@ fn apply(worker: &mut Worker, command: Command) -> Option<WorkerError> {
         Command::Inject(command, reply) => return inject(worker, now, &command, reply),
         Command::InjectTargets(reply) => {
             let _ = reply.send(worker.inject_targets());
-            return None;
+            return Ok(());
         }
         Command::Snapshot(reply) => {
             let _ = reply.send(worker.snapshot());
-            return None;
+            return Ok(());
         }
         Command::Capture(taps) => {
             worker.capture(*taps);
-            return None;
+            return Ok(());
         }
-        Command::Quiesce(..) | Command::Stop => return None,
+        Command::Quiesce(..) | Command::Stop => return Ok(()),
     };
     match result {
-        Err(error @ (WorkerError::Driver(_) | WorkerError::Queue(_))) => Some(error),
+        Err(error @ (WorkerError::Driver(_) | WorkerError::Queue(_))) => Err(error),
         // Who asked may have stopped waiting.
         result => {
             let _ = reply.send(result);
-            None
+            Ok(())
         }
     }
 }
@@ -333,12 +347,12 @@ fn inject(
     now: Timestamp,
     command: &InjectCommand,
     reply: oneshot::Sender<Result<(), WorkerError>>,
-) -> Option<WorkerError> {
+) -> Result<(), WorkerError> {
     match worker.inject(now, command) {
-        Err(error @ WorkerError::Queue(_)) => Some(error),
+        Err(error @ WorkerError::Queue(_)) => Err(error),
         result => {
             let _ = reply.send(result);
-            None
+            Ok(())
         }
     }
 }
@@ -391,13 +405,10 @@ fn drain(worker: &mut Worker, start: Timestamp) -> Result<(), WorkerError> {
     }
 }
 
-/// Stops in order: no new work, what was sent comes back, then the driver and the port.
-fn stop(mut worker: Worker) -> WorkerReport {
-    let start = Timestamp::now();
-    let error = drain(&mut worker, start)
-        .and_then(|()| worker.set_interface_enable(Timestamp::now(), false))
-        .and_then(|()| drain(&mut worker, Timestamp::now()))
-        .and_then(|()| worker.set_power(Timestamp::now(), PowerState::Off))
-        .err();
-    worker.finish(Timestamp::now(), error)
+/// Stops in order: no new work, and what was sent comes back. The end of the driver and of the port follows.
+fn stop(worker: &mut Worker) -> Result<(), WorkerError> {
+    drain(worker, Timestamp::now())?;
+    worker.set_interface_enable(Timestamp::now(), false)?;
+    drain(worker, Timestamp::now())?;
+    worker.set_power(Timestamp::now(), PowerState::Off)
 }

@@ -1,5 +1,6 @@
 //! A worker: one driver instance, one port, one thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::latency::StageLatency;
@@ -32,6 +33,12 @@ pub enum WorkerError {
     /// A command does not fit the driver's state.
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
+    /// A callback of the driver panicked.
+    #[error("driver {driver} panicked; the log above says where")]
+    Panicked {
+        /// Name of the driver.
+        driver: &'static str,
+    },
 }
 
 /// What one step did, in frames unless said otherwise.
@@ -443,23 +450,32 @@ impl Worker {
         self.port.tx_in_flight() == 0
     }
 
+    /// Notes that a callback panicked, which no one can say how far it came: no other follows.
+    pub(super) fn panicked(&mut self) -> WorkerError {
+        self.state = State::Failed;
+        WorkerError::Panicked { driver: self.driver.name() }
+    }
+
     /// Stops the driver and closes the port. The interface should be disabled before, and the tx ring
-    /// drained.
+    /// drained. A driver that panicked is only asked what it counted.
     pub fn finish(mut self, now: Timestamp, error: Option<WorkerError>) -> WorkerReport {
-        if self.state != State::Stopped {
+        let panicked = matches!(error, Some(WorkerError::Panicked { .. }));
+        if self.state != State::Stopped && !panicked {
             self.with_cx(now, |driver, cx| driver.stop(cx));
             self.state = State::Stopped;
         }
         self.batch.clear();
         // Where something has failed, what had arrived by then is still in the ring.
         self.receive(now, self.port.pool.capacity());
-        let mut snapshot = self.snapshot();
+        let stats = caught(|| self.driver.stats()).unwrap_or_default();
+        let mut snapshot = self.snapshot_with(stats);
         let Self { driver, port, .. } = self;
         if snapshot.census.user > 0 {
             // Against its contract; they come back when it is dropped.
             tracing::warn!(driver = driver.name(), packets = snapshot.census.user, "packets kept after stop");
         }
-        drop(driver);
+        // One that panics here too keeps its packets, which the census shows.
+        let _ = caught(|| drop(driver));
         let census = port.close();
         snapshot.census = census.after;
         snapshot.tx_unconfirmed = census.lent.tx.into();
@@ -494,6 +510,11 @@ impl Worker {
 
     /// The counts now.
     pub fn snapshot(&mut self) -> WorkerSnapshot {
+        let stats = self.driver.stats();
+        self.snapshot_with(stats)
+    }
+
+    fn snapshot_with(&mut self, driver: DriverStats) -> WorkerSnapshot {
         let Port { rx_submission, rx_completion, tx_submission, tx_completion, .. } = &mut self.port;
         WorkerSnapshot {
             queue: self.device.queue,
@@ -519,10 +540,16 @@ impl Worker {
             tx_quarantined: self.port.tx_quarantined(),
             tx_unconfirmed: 0,
             latency: self.latency.as_ref().map(|latency| latency.histograms().clone()),
-            driver: self.driver.stats(),
+            driver,
             timers: self.timers.iter().map(|(name, _, stats)| (name, stats)).collect(),
         }
     }
+}
+
+/// What `work` returns, or `None` if it panics; the message goes to stderr then. It is for calls of the driver: what a
+/// panic leaves half done is the driver's, and that is not used any more.
+pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
 
 /// How a worker runs.

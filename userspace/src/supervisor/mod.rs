@@ -12,6 +12,7 @@ mod capture;
 mod config;
 mod inject;
 mod report;
+mod sockets;
 pub mod spec;
 mod start;
 mod steering;
@@ -19,7 +20,6 @@ mod stop;
 mod switch;
 mod workers;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use self::config::frame_size;
 pub use self::config::{QueueSelection, RunConfig, StartError};
 pub use self::report::{EndReason, RunError, RunInfo, RunReport};
+use self::sockets::Sockets;
 pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
@@ -74,10 +75,7 @@ pub struct Supervisor {
     // Which frames have a timestamp while nothing is captured, and whether stages are measured.
     timestamps: (RxTimestamps, bool),
     captures: Arc<OpenCaptures>,
-    // Of each queue, for the XSKMAP.
-    sockets: Vec<(u32, OwnedFd)>,
-    // Whether the sockets are in the XSKMAP.
-    claimed: bool,
+    sockets: Sockets,
     switches: Switches,
     info: RunInfo,
     started: Instant,

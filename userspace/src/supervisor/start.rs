@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, frame_size, worker_cpus};
+use super::sockets::Sockets;
 use super::switch::Switches;
 use super::{RunInfo, Supervisor};
 use crate::dispatch::{Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
@@ -49,6 +50,7 @@ impl Supervisor {
         let link_before = netlink.pair_counters(device.index, device.peer).await?;
         let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
         let frame_log = program.logger()?;
+        let sockets = Sockets::new(program.sockets());
         let (sender, events) = unbounded_channel();
         let mut supervisor = Self {
             iface: device.name.clone(),
@@ -70,8 +72,7 @@ impl Supervisor {
             started: Instant::now(),
             timestamps: (config.driver.rx_timestamps(), config.latency),
             captures: Arc::default(),
-            sockets: Vec::new(),
-            claimed: false,
+            sockets,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
         };
@@ -117,12 +118,13 @@ impl Supervisor {
                 addresses: config.addresses.clone(),
             };
             let recipe = self.recipe(config, queue)?;
-            self.workers.push(WorkerHandle::spawn(worker, device, recipe, events.clone())?);
+            let on_failure = self.sockets.on_failure(queue);
+            self.workers.push(WorkerHandle::spawn(worker, device, recipe, on_failure, events.clone())?);
         }
         while self.info.queues.len() < queues as usize {
             match self.events.recv().await {
                 Some(WorkerEvent::Started { queue, socket, info }) => {
-                    self.sockets.push((queue, socket));
+                    self.sockets.add(queue, socket);
                     self.info.queues.push((queue, info));
                 }
                 Some(WorkerEvent::StartFailed { queue, error }) => {
