@@ -20,9 +20,10 @@ use tokio::sync::oneshot;
 /// How long what takes milliseconds may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What happens when the driver is enabled.
+/// What becomes of the driver when it is enabled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
+    Lives,
     Panics,
     /// The next flush finds a socket that is of no use any more.
     LosesItsQueue,
@@ -51,7 +52,7 @@ impl Driver for Player {
     }
 
     fn set_interface_enable(&mut self, cx: &mut Cx<'_>, enable: bool) -> Result<(), DriverError> {
-        if !enable {
+        if !enable || self.fate == Fate::Lives {
             return Ok(());
         }
         // Two frames that the driver will never see.
@@ -149,6 +150,18 @@ impl Thread {
         assert_eq!(Arc::strong_count(alive), 1, "the driver is gone");
         assert_eq!(reports.len(), 1);
         *reports.remove(0).expect("it left a report")
+    }
+}
+
+#[test]
+fn a_worker_whose_handle_is_dropped_stops_in_order_though_it_slept() {
+    for enabled in [true, false] {
+        let thread = Thread::start(Fate::Lives);
+        assert!(!enabled || thread.enable());
+        drop(thread.handle);
+        let report = Thread::ended(thread.events, &thread.alive);
+        assert!(report.error.is_none() && report.census.is_whole(), "{report:?}");
+        assert_eq!(thread.failures.load(Ordering::Relaxed), 0, "it was told to stop");
     }
 }
 

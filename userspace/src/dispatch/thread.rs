@@ -116,14 +116,16 @@ pub type Recipe = Box<dyn FnOnce() -> Result<(Port, XskInfo, Box<dyn Driver>), O
 /// counted and the port is closed: frames are to pass to the kernel from then on.
 pub type OnFailure = Box<dyn FnOnce() + Send>;
 
-/// The supervisor's end of a worker.
+/// The supervisor's end of a worker. Dropping it stops the worker in order, without waiting for that: it takes tens of
+/// milliseconds, and a callback of the driver may never return.
 #[derive(Debug)]
 pub struct WorkerHandle {
     /// The queue of the worker.
     pub queue: u32,
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
-    thread: JoinHandle<()>,
+    // `None` once it was waited for.
+    thread: Option<JoinHandle<()>>,
 }
 
 impl WorkerHandle {
@@ -153,7 +155,7 @@ impl WorkerHandle {
                 thread_main(config, device, recipe, on_failure, &commands, &events);
             })
             .map_err(failed("thread"))?;
-        Ok(Self { queue, commands: sender, wake, thread })
+        Ok(Self { queue, commands: sender, wake, thread: Some(thread) })
     }
 
     /// Sends a command. Says whether the worker is still there to take it.
@@ -165,9 +167,16 @@ impl WorkerHandle {
     }
 
     /// Waits for the thread. The report has been sent as [`WorkerEvent::Ended`] before.
-    pub fn join(self) {
+    pub fn join(mut self) {
         // A panic was caught and reported inside.
-        let _ = self.thread.join();
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for WorkerHandle {
+    fn drop(&mut self) {
+        // The end of the channel would stop it too, but does not wake it.
+        self.send(Command::Stop);
     }
 }
 

@@ -49,9 +49,14 @@ const GONE_GRACE: Duration = Duration::from_millis(200);
 const FRAME_LOG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running driver: its XDP program and its workers.
+///
+/// [`stop`](Self::stop) ends it in order and says what it leaves. Dropping it, also as part of a future that is
+/// cancelled, takes the program off and has the workers stop by themselves, soon after: nobody hears their reports then.
+/// A worker whose callback does not return ends when that does.
 pub struct Supervisor {
     iface: String,
     driver: &'static str,
+    // Before `workers`: off the interface first, so that nothing is redirected to a socket that goes away.
     program: SteeringProgram,
     // Whether the XDP program answers while the driver is enabled.
     answer: bool,

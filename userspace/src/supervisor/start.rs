@@ -24,7 +24,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`StartError`]; everything done until then is undone.
+    /// [`StartError`]; everything done until then is undone, as it is if the future is dropped.
     pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
         kernel::refuse_panic(config.risk_kernel_panic)?;
         let device = Device::query(&config.iface).await?;
