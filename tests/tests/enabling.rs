@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext_host::supervisor::{RunConfig, Supervisor};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_V4};

@@ -1,14 +1,15 @@
 //! A driver whose callbacks fail or never return: the supervisor says so, and ends in order.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, Driver, DriverError, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::error::one_line;
 use netdext::packet::PacketBatch;
 use netdext_host::supervisor::{CommandError, EndReason, RunConfig, RunReport, Supervisor, SwitchError};
-use netdext_tests::wire::DRIVER_IFACE;
-use netdext_tests::{Wire, patiently, require};
+use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
+use netdext_tests::{PacketSocket, Wire, patiently, require};
 
 /// How long what takes a second at the most may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -20,6 +21,7 @@ enum Fault {
     EnableFails,
     DisableFails,
     DisableHangs,
+    PanicsOnFrames,
 }
 
 /// Where a callback hangs until the test is over.
@@ -78,6 +80,7 @@ impl Driver for Faulty {
     }
 
     fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
+        assert!(self.0 != Fault::PanicsOnFrames, "as it was told to");
         batch.clear();
     }
 
@@ -162,6 +165,46 @@ fn a_driver_that_fails_on_the_way_to_be_enabled_is_not_started_and_says_why() {
         assert!(line.contains(operation) && line.contains("as it was told to"), "{line}");
         wire.assert_no_xdp();
     }
+}
+
+#[test]
+fn a_worker_that_panics_leaves_its_frames_to_the_kernel_at_once_and_none_is_lost() {
+    require!("ethtool");
+    let wire = Wire::new("faulty driver, panicking");
+    let (socket, frame) = (PacketSocket::open(&wire.host, HOST_IFACE), wire.udp_frame([198, 18, 0, 1]));
+    let rule = "driver:proto=udp".parse().expect("a rule");
+    let config = RunConfig { rules: vec![rule], ..config(Fault::PanicsOnFrames, &Arc::default()) };
+    let over = AtomicBool::new(false);
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let deadline = Instant::now() + patiently(SOON);
+            while !over.load(Ordering::Relaxed) && Instant::now() < deadline {
+                socket.send(&frame);
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        });
+        let report = in_time(&wire, async || {
+            let mut supervisor = Supervisor::start(&config).await.expect("it starts");
+            let reason = supervisor.run().await;
+            assert!(matches!(reason, EndReason::WorkerFailed { queue: 0 }), "{reason:?}");
+            let before = supervisor.stats().await.expect("the XDP program is there").accounting;
+            let mut after = before;
+            while after.seen < before.seen + 100 {
+                after = supervisor.stats().await.expect("the XDP program is there").accounting;
+            }
+            // The counters are read one after the other, while frames arrive.
+            let to_kernel = after.offered < before.offered + 50;
+            assert!(before.offered > 0 && to_kernel, "{before:?} {after:?}");
+            supervisor.stop().await
+        });
+        over.store(true, Ordering::Relaxed);
+        report
+    });
+    let [(0, error)] = report.errors.as_slice() else { panic!("{report:?}") };
+    assert_eq!(one_line(error), "driver faulty panicked; the log above says where");
+    assert!(report.is_whole(), "{report:?}");
+    assert_eq!(report.stats.accounting.residue, 0, "{:?}", report.stats);
+    wire.assert_no_xdp();
 }
 
 #[test]

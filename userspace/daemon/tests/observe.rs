@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netdext::dispatch::{Timestamp, Worker, WorkerSnapshot};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, DeviceInfo, Driver, DriverStats, PortId, PowerState};
 use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
@@ -191,7 +191,7 @@ fn sent_frames_are_accounted_for_while_they_are_in_flight_and_after() {
     let sent = collect(bench.worker.snapshot()).tx_accounting;
     assert_eq!((sent.submitted, sent.completed, sent.in_flight, sent.residue), (5, 0, 5, 0));
     let Bench { worker, wire, .. } = bench;
-    let stats = collect(worker.finish(wire.now(), None).ports[0].snapshot);
+    let stats = collect(worker.finish(wire.now(), None).into_first().snapshot);
     let sent = stats.tx_accounting;
     assert_eq!((sent.submitted, sent.in_flight, sent.lost, sent.residue), (5, 0, 5, 0));
     assert_eq!(stats.losses["tx_unconfirmed"], 5);
@@ -219,7 +219,7 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
 /// What the sample driver counts, with its injector.
 fn sample() -> DriverStats {
     let mut driver = sample::factory(SampleConfig::default(), 1).expect("the defaults work").build(0);
-    driver.init(&device()).expect("it needs nothing");
+    driver.init(&[device()]).expect("it needs nothing");
     driver.stats()
 }
 

@@ -204,6 +204,7 @@ struct Sums {
     completed: u64,
     tx_quarantined: u64,
     tx_unconfirmed: u64,
+    tx_lent: u64,
 }
 
 impl Sums {
@@ -225,6 +226,7 @@ impl Sums {
         self.completed += snapshot.tx_completed;
         self.tx_quarantined += snapshot.tx_quarantined;
         self.tx_unconfirmed += snapshot.tx_unconfirmed;
+        self.tx_lent += u64::from(snapshot.tx_lent);
     }
 
     fn drops(&self) -> BTreeMap<Name, u64> {
@@ -267,7 +269,7 @@ impl Sums {
     }
 
     fn tx_accounting(&self) -> TxAccounting {
-        let in_flight = self.census.tx_lent.into();
+        let in_flight = self.tx_lent;
         let lost = self.tx_quarantined + self.tx_unconfirmed;
         TxAccounting {
             submitted: self.submitted,

@@ -33,7 +33,7 @@ use super::{
     netlink::DeviceError,
     program_error::{attach_error, innermost, load_error},
     run_time, spare_loader,
-    steering::{ProgramCounters, SteeringError, SteeringMaps},
+    steering::{ProgramCounters, SocketMap, SteeringError, SteeringMaps},
 };
 use crate::steer::{Rule, RuleId, RuleTable};
 use netdext::driver::RxTimestamps;
@@ -328,13 +328,13 @@ impl SteeringProgram {
         Ok(attachment::attachment(ifindex)?.is_some_and(|there| there.id == self.program_id))
     }
 
-    /// The frames for the driver on `queue` go to this AF_XDP socket from now on; see [`SteeringMaps::insert_socket`].
+    /// The frames for the driver on `queue` go to this AF_XDP socket from now on; see [`SocketMap::insert`].
     ///
     /// # Errors
     ///
     /// [`ProgramError::Steering`].
     pub fn insert_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), ProgramError> {
-        Ok(self.maps.insert_socket(queue, socket)?)
+        Ok(self.maps.sockets().insert(queue, socket)?)
     }
 
     /// The frames for the driver on `queue` go to the kernel from now on.
@@ -343,7 +343,13 @@ impl SteeringProgram {
     ///
     /// [`ProgramError::Steering`].
     pub fn remove_socket(&mut self, queue: u32) -> Result<(), ProgramError> {
-        Ok(self.maps.remove_socket(queue)?)
+        Ok(self.maps.sockets().remove(queue)?)
+    }
+
+    /// The sockets of the queues, to be changed from another thread.
+    #[must_use]
+    pub fn sockets(&self) -> SocketMap {
+        self.maps.sockets().clone()
     }
 
     /// The counters, summed over the CPUs.

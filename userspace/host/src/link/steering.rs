@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     os::fd::{AsRawFd, BorrowedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
@@ -68,7 +69,7 @@ const NANOS_PER_SECOND: u64 = 1_000_000_000;
 pub struct SteeringMaps {
     // The kernel empties it when its last descriptor is closed.
     programs: ProgramArray<MapData>,
-    xsks: XskMap<MapData>,
+    sockets: SocketMap,
     config: Array<MapData, [u8; size_of::<Config>()]>,
     // What `config` holds, so that one flag can be changed.
     current: Config,
@@ -85,7 +86,7 @@ impl SteeringMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
             programs: take(ebpf, PROGRAMS)?,
-            xsks: take(ebpf, XSKS)?,
+            sockets: SocketMap(Arc::new(Mutex::new(take(ebpf, XSKS)?))),
             config: take(ebpf, CONFIG)?,
             current: Config::default(),
             answer_interval: take(ebpf, ANSWER_INTERVAL)?,
@@ -100,7 +101,7 @@ impl SteeringMaps {
     /// Number of queues that can have a socket.
     #[must_use]
     pub fn queues(&self) -> u32 {
-        self.xsks.len()
+        self.sockets.queues()
     }
 
     /// From the next frame on this program is the one that is called at this place.
@@ -247,32 +248,10 @@ impl SteeringMaps {
         Ok(before & which != 0)
     }
 
-    /// From now on the frames for the driver on `queue` go to this AF_XDP socket, which must be bound to that queue.
-    ///
-    /// # Errors
-    ///
-    /// [`SteeringError::QueueOutOfRange`]; [`SteeringError::Map`] when it isn't an AF_XDP socket.
-    pub fn insert_socket(&mut self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
-        self.check_queue(queue)?;
-        self.xsks.set(queue, socket.as_raw_fd(), 0).map_err(refused("inserting a socket", XSKS))
-    }
-
-    /// From now on the frames for the driver on `queue` go to the kernel. A queue without a socket is no error.
-    ///
-    /// # Errors
-    ///
-    /// [`SteeringError::QueueOutOfRange`], [`SteeringError::Map`].
-    pub fn remove_socket(&mut self, queue: u32) -> Result<(), SteeringError> {
-        self.check_queue(queue)?;
-        match self.xsks.unset(queue) {
-            Err(error) if !is_missing(&error) => Err(refused("removing a socket", XSKS)(error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn check_queue(&self, queue: u32) -> Result<(), SteeringError> {
-        let queues = self.queues();
-        if queue < queues { Ok(()) } else { Err(SteeringError::QueueOutOfRange { queue, queues }) }
+    /// The sockets of the queues.
+    #[must_use]
+    pub fn sockets(&self) -> &SocketMap {
+        &self.sockets
     }
 
     /// The counters, summed over the CPUs.
@@ -288,6 +267,49 @@ impl SteeringMaps {
             counters.values[counter as usize] = per_cpu.iter().sum();
         }
         Ok(counters)
+    }
+}
+
+/// The sockets of the queues: the XSKMAP. A handle, which any thread can have a clone of.
+#[derive(Clone)]
+pub struct SocketMap(Arc<Mutex<XskMap<MapData>>>);
+
+impl SocketMap {
+    /// From now on the frames for the driver on `queue` go to this AF_XDP socket, which must be bound to that queue.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::QueueOutOfRange`]; [`SteeringError::Map`] when it isn't an AF_XDP socket.
+    pub fn insert(&self, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteeringError> {
+        self.check_queue(queue)?;
+        self.lock().set(queue, socket.as_raw_fd(), 0).map_err(refused("inserting a socket", XSKS))
+    }
+
+    /// From now on the frames for the driver on `queue` go to the kernel. A queue without a socket is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`SteeringError::QueueOutOfRange`], [`SteeringError::Map`].
+    pub fn remove(&self, queue: u32) -> Result<(), SteeringError> {
+        self.check_queue(queue)?;
+        match self.lock().unset(queue) {
+            Err(error) if !is_missing(&error) => Err(refused("removing a socket", XSKS)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn queues(&self) -> u32 {
+        self.lock().len()
+    }
+
+    fn check_queue(&self, queue: u32) -> Result<(), SteeringError> {
+        let queues = self.queues();
+        if queue < queues { Ok(()) } else { Err(SteeringError::QueueOutOfRange { queue, queues }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, XskMap<MapData>> {
+        // A panic while it was held has changed nothing in here: the map is the kernel's.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

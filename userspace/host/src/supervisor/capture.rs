@@ -3,7 +3,7 @@
 use super::Supervisor;
 use crate::capture::{self, Capture, CaptureConfig, CaptureError, CaptureSink};
 use crate::worker::Command;
-use netdext::driver::RxTimestamps;
+use netdext::driver::{PortId, RxTimestamps};
 
 impl Supervisor {
     /// Captures the frames of every queue from now on, until the returned capture is finished or dropped, or
@@ -22,7 +22,7 @@ impl Supervisor {
         self.set_timestamps();
         for (worker, (_, taps)) in self.workers.iter().zip(taps) {
             // A worker that has ended has no frames.
-            worker.send(Command::Capture(Box::new(taps)));
+            worker.send(Command::Capture(PortId::FIRST, Box::new(taps)));
         }
         Ok(capture)
     }

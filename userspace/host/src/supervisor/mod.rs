@@ -13,13 +13,13 @@ mod config;
 mod control;
 mod report;
 mod requirements;
+mod sockets;
 mod start;
 mod steering;
 mod stop;
 mod switch;
 mod workers;
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,7 @@ pub use self::config::{QueueSelection, RunConfig, StartError};
 pub use self::control::DriverControlError;
 pub use self::report::{EndReason, RunError, RunInfo, RunReport};
 pub use self::requirements::RequirementError;
+use self::sockets::Sockets;
 pub use self::steering::SteerError;
 pub use self::switch::SwitchError;
 use self::switch::Switches;
@@ -53,9 +54,14 @@ const GONE_GRACE: Duration = Duration::from_millis(200);
 const FRAME_LOG_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A running driver: its XDP program and its workers.
+///
+/// [`stop`](Self::stop) ends it in order and says what it leaves. Dropping it, also as part of a future that is
+/// cancelled, takes the program off and has the workers stop by themselves, soon after: nobody hears their reports then.
+/// A worker whose callback does not return ends when that does.
 pub struct Supervisor {
     iface: String,
     driver: &'static str,
+    // Before `workers`: off the interface first, so that nothing is redirected to a socket that goes away.
     program: SteeringProgram,
     // Whether the XDP program answers while the driver is enabled.
     answer: bool,
@@ -81,10 +87,7 @@ pub struct Supervisor {
     // Which frames have a timestamp while nothing is captured, and whether stages are measured.
     timestamps: (RxTimestamps, bool),
     captures: Arc<OpenCaptures>,
-    // Of each queue, for the XSKMAP.
-    sockets: Vec<(u32, OwnedFd)>,
-    // Whether the sockets are in the XSKMAP.
-    claimed: bool,
+    sockets: Sockets,
     switches: Switches,
     info: RunInfo,
     started: Instant,

@@ -6,6 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, worker_cpus};
+use super::sockets::Sockets;
 use super::switch::Switches;
 use super::{RunInfo, Supervisor};
 use crate::link::attachment::XdpHook;
@@ -24,7 +25,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// [`StartError`]; everything done until then is undone.
+    /// [`StartError`]; everything done until then is undone, as it is if the future is dropped.
     pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
         kernel::refuse_panic(config.risk_kernel_panic)?;
         let device = Device::query(&config.iface).await?;
@@ -61,6 +62,7 @@ impl Supervisor {
             addresses: config.addresses.clone(),
             peer_addresses,
         };
+        let sockets = Sockets::new(program.sockets());
         let (sender, events) = unbounded_channel();
         let mut supervisor = Self {
             iface: device.name.clone(),
@@ -83,8 +85,7 @@ impl Supervisor {
             started: Instant::now(),
             timestamps: (config.driver.requirements().rx_timestamps, config.latency),
             captures: Arc::default(),
-            sockets: Vec::new(),
-            claimed: false,
+            sockets,
             switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
             info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
         };
@@ -124,13 +125,16 @@ impl Supervisor {
             };
             let device = DeviceInfo { queue, ..first.clone() };
             let recipe = self.recipe(config, queue);
-            self.workers.push(WorkerHandle::spawn(worker, device, recipe, events.clone())?);
+            let on_failure = self.sockets.on_failure(queue);
+            self.workers.push(WorkerHandle::spawn(worker, vec![device], recipe, on_failure, events.clone())?);
         }
         while self.info.queues.len() < first.queues as usize {
             match self.events.recv().await {
-                Some(WorkerEvent::Started { queue, socket, info }) => {
-                    self.sockets.push((queue, socket));
-                    self.info.queues.push((queue, info));
+                Some(WorkerEvent::Started { queue, sockets }) => {
+                    for (socket, info) in sockets {
+                        self.sockets.add(queue, socket);
+                        self.info.queues.push((queue, info));
+                    }
                 }
                 Some(WorkerEvent::StartFailed { queue, error }) => {
                     self.forget(queue);
@@ -163,7 +167,7 @@ impl Supervisor {
         let factory = config.driver.clone();
         Box::new(move || {
             let (port, info) = xsk::open(&socket)?;
-            Ok((port, info, factory.build(queue)))
+            Ok((vec![(port, info)], factory.build(queue)))
         })
     }
 

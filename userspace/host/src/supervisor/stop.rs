@@ -78,8 +78,10 @@ impl Supervisor {
         let (mut snapshots, mut census, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (queue, report) in reports {
             let Some(report) = report else { continue };
-            snapshots.push(report.ports[0].snapshot);
-            census.push(report.ports[0].census);
+            for port in report.ports {
+                snapshots.push(port.snapshot);
+                census.push(port.census);
+            }
             errors.extend(report.error.map(|error| (queue, error)));
         }
         // The map outlives the attachment, so this is the final count.

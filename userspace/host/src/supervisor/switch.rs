@@ -1,24 +1,20 @@
 //! Switching a running driver: enabled or not, powered or not, with a link or without.
 
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::thread::{MembarrierCommand, membarrier};
 use tokio::sync::oneshot;
 
+use super::sockets::wait_for_receive_polls;
 use super::{CommandError, Supervisor};
 use crate::link::program::ProgramError;
 use crate::worker::Command;
 use netdext::dispatch::WorkerError;
-use netdext::driver::PowerState;
+use netdext::driver::{PortId, PowerState};
 use netdext::error::one_line;
 
 /// How long answers may take to come in before the driver is switched off. A round trip on a link takes
 /// microseconds; a target that is silent for longer is not waited for.
 const QUIESCE_BEFORE_SWITCH: Duration = Duration::from_millis(5);
-
-/// How long to wait for receive polls under way where the kernel cannot say when they are over.
-const POLL_GRACE: Duration = Duration::from_millis(50);
 
 /// Why a driver could not be switched.
 #[derive(Debug, thiserror::Error)]
@@ -83,7 +79,7 @@ impl Supervisor {
 
     async fn follow_link_and_user(&mut self) -> Result<(), SwitchError> {
         let enable = self.switches.enabled && self.switches.link_up;
-        let switched = self.switch(|reply| Command::SetInterfaceEnable(enable, reply)).await;
+        let switched = self.switch(|reply| Command::SetInterfaceEnable(PortId::FIRST, enable, reply)).await;
         if switched.is_ok() {
             self.info.enabled = enable;
         }
@@ -122,12 +118,9 @@ impl Supervisor {
     }
 
     /// Puts the sockets into the XSKMAP.
-    fn claim_frames(&mut self) -> Result<(), SwitchError> {
-        if !self.claimed {
-            for (queue, socket) in &self.sockets {
-                self.program.insert_socket(*queue, socket.as_fd())?;
-            }
-            self.claimed = true;
+    fn claim_frames(&mut self) -> Result<(), ProgramError> {
+        if !self.sockets.are_claimed() {
+            self.sockets.claim()?;
             self.switch_answers();
         }
         Ok(())
@@ -136,7 +129,7 @@ impl Supervisor {
     /// Lets the XDP program answer exactly while the driver has its frames. A failure is logged only: the
     /// requests go to the driver then, which answers them too.
     fn switch_answers(&mut self) {
-        let active = self.claimed && self.info.enabled;
+        let active = self.sockets.are_claimed() && self.info.enabled;
         let on = self.answer && active;
         let maps = self.program.maps_mut();
         if let Err(error) = maps.set_answer(on).and_then(|()| maps.set_paused(!active)) {
@@ -147,27 +140,14 @@ impl Supervisor {
     /// Takes the sockets out of the XSKMAP, so that frames pass to the kernel, and waits until those that were
     /// redirected before are in the rx rings.
     pub(super) async fn release_frames(&mut self) -> Result<(), ProgramError> {
-        if !self.claimed {
+        if !self.sockets.are_claimed() {
             return Ok(());
         }
         self.quiesce(QUIESCE_BEFORE_SWITCH).await;
-        for (queue, _) in &self.sockets {
-            self.program.remove_socket(*queue)?;
-        }
-        self.claimed = false;
+        let released = self.sockets.release();
         self.switch_answers();
-        wait_for_receive_polls().await;
-        Ok(())
-    }
-}
-
-/// Waits until every receive poll that was under way has ended. A poll runs with softirqs off, which the
-/// kernel's RCU counts as a read-side section since Linux 5.0, and `MEMBARRIER_CMD_GLOBAL` waits for all of
-/// those (kernel/sched/membarrier.c).
-async fn wait_for_receive_polls() {
-    let waited = tokio::task::spawn_blocking(|| membarrier(MembarrierCommand::Global)).await;
-    // With nohz_full the kernel refuses.
-    if !matches!(waited, Ok(Ok(()))) {
-        tokio::time::sleep(POLL_GRACE).await;
+        // Fails only if it panics.
+        let _ = tokio::task::spawn_blocking(wait_for_receive_polls).await;
+        Ok(released?)
     }
 }

@@ -43,7 +43,7 @@ impl Supervisor {
         let mut snapshots = Vec::new();
         for (queue, answer) in self.ask(Command::Snapshot).await {
             match answer {
-                Ok(snapshot) => snapshots.push(snapshot),
+                Ok(of_ports) => snapshots.extend(of_ports),
                 Err(error @ CommandError::Silent { .. }) => tracing::warn!(queue, "no counts: {error}"),
                 // One that has ended left its counts in its report.
                 Err(_) => {}

@@ -3,5 +3,7 @@
 mod thread;
 mod wait;
 
-pub use thread::{Command, ControlRequest, Recipe, SpawnError, WorkerConfig, WorkerEvent, WorkerHandle};
+pub use thread::{
+    Command, ControlRequest, Made, OnFailure, Recipe, SpawnError, WorkerConfig, WorkerEvent, WorkerHandle,
+};
 pub use wait::{UnknownWaitStrategy, WaitStrategy};

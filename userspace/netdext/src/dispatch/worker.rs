@@ -1,12 +1,13 @@
 //! A worker: one driver instance, its ports, one thread.
 
 use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::served::{Served, WaitsFor, WorkerSnapshot};
 use super::{Timers, Timestamp, Waker};
 use crate::driver::lifecycle::{IllegalTransition, State, Transition};
-use crate::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, PortId, PowerState};
+use crate::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
 use crate::packet::{PacketBatch, PacketPool};
 use crate::port::{ClosingCensus, Port};
 use crate::queue::QueueError;
@@ -28,6 +29,12 @@ pub enum WorkerError {
     /// A command does not fit the driver's state.
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
+    /// A callback of the driver panicked.
+    #[error("driver {driver} panicked; the log above says where")]
+    Panicked {
+        /// Name of the driver.
+        driver: &'static str,
+    },
     /// The ports of a worker have one pool, so that a frame can go from one to the other.
     #[error("the port of {iface} has another pool than the first of the worker")]
     ForeignPool {
@@ -349,13 +356,12 @@ impl Worker {
         enable: bool,
     ) -> Result<(), WorkerError> {
         let index = port.index();
+        let others = self.ports.iter().any(|other| other.id != port && other.enabled);
+        // Nothing is asked of this port any more; the others go on.
+        self.quiescing &= !enable && !others;
         if self.ports[index].enabled == enable {
-            self.quiescing &= !enable;
             return Ok(());
         }
-        let others = self.ports.iter().any(|other| other.id != port && other.enabled);
-        // Nothing is asked of the port any more; the others go on.
-        self.quiescing &= !enable && !others;
         let transition = if enable { Transition::Enable } else { Transition::Disable };
         // The driver runs as long as one of its ports is enabled.
         let after = if others { self.state } else { self.state.after(transition)? };
@@ -441,24 +447,33 @@ impl Worker {
         port.is_drained() && port.received == 0
     }
 
+    /// Notes that a callback panicked, which no one can say how far it came: no other follows.
+    pub fn panicked(&mut self) -> WorkerError {
+        self.state = State::Failed;
+        WorkerError::Panicked { driver: self.driver.name() }
+    }
+
     /// Stops the driver and closes the ports. The interfaces should be disabled before, and the tx rings
-    /// drained.
+    /// drained. A driver that panicked is only asked what it counted.
     pub fn finish(mut self, now: Timestamp, error: Option<WorkerError>) -> WorkerReport {
-        if self.state != State::Stopped {
+        let panicked = matches!(error, Some(WorkerError::Panicked { .. }));
+        if self.state != State::Stopped && !panicked {
             self.with_cx(now, |driver, cx| driver.stop(cx));
             self.state = State::Stopped;
         }
         self.batch.clear();
         // Where something has failed, what had arrived by then is still in the rings.
         self.ports.iter_mut().for_each(|port| port.drop_arrived(&mut self.batch));
-        let snapshots = self.snapshots();
+        let stats = caught(|| self.driver.stats()).unwrap_or_default();
+        let snapshots = self.snapshots_with(stats);
         let Self { driver, pool, ports, .. } = self;
         let kept = pool.census().user;
         if kept > 0 {
             // Against its contract; they come back when it is dropped.
             tracing::warn!(driver = driver.name(), packets = kept, "packets kept after stop");
         }
-        drop(driver);
+        // One that panics here too keeps its packets, which the census shows.
+        let _ = caught(|| drop(driver));
         let closed = ports.into_iter().map(|served| served.port.close());
         let mut reports: Vec<_> = snapshots
             .into_iter()
@@ -507,9 +522,14 @@ impl Worker {
 
     /// The counts of each port now.
     pub fn snapshots(&mut self) -> Vec<WorkerSnapshot> {
+        let stats = self.driver.stats();
+        self.snapshots_with(stats)
+    }
+
+    fn snapshots_with(&mut self, driver: DriverStats) -> Vec<WorkerSnapshot> {
         let state = self.state;
         let mut snapshots: Vec<_> = self.ports.iter_mut().map(|port| port.snapshot(state)).collect();
-        snapshots[0].driver = self.driver.stats();
+        snapshots[0].driver = driver;
         snapshots[0].timers = self.timers.iter().map(|(name, _, stats)| (name, stats)).collect();
         snapshots
     }
@@ -518,4 +538,10 @@ impl Worker {
     pub fn snapshot(&mut self) -> WorkerSnapshot {
         self.snapshots().swap_remove(0)
     }
+}
+
+/// What `work` returns, or `None` if it panics; the message goes to stderr then. It is for calls of the driver: what a
+/// panic leaves half done is the driver's, and that is not used any more.
+fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
 }
