@@ -183,11 +183,20 @@ fn what_cannot_be_installed_leaves_nothing() {
         ("--iface veth0 --bundle-id a..b", "is not valid: a bundle ID is"),
         ("--iface veth0 --team-id not-a-team", "is not valid: a team ID is"),
         ("--iface nothere0", "no interface nothere0 here"),
-        ("--iface veth0 --driver generate", "there is no driver generate to be installed"),
-        ("--iface veth0 --lab --interval 10us --batch 64", "lower the batch"),
     ] {
         let line = site.fails(&format!("install --yes {words}"));
         assert!(line.contains(why), "{words}: {line}");
+        assert_eq!(site.ok("list"), "0 extension(s)", "{words}");
+    }
+    for (words, why) in [
+        ("--driver nothing", "there is no --driver nothing; there are:"),
+        ("--driver generate", "needs one --target"),
+        ("--interval 10us --batch 64", "lower the batch"),
+        ("--count 5", "--count is an option of --driver generate"),
+    ] {
+        let finished = site.run(&format!("install --yes --iface veth0 --lab {words}"));
+        assert_eq!(finished.status.code(), Some(2), "{words}: {finished:#?}");
+        assert!(finished.stderr.contains(why), "{words}: {finished:#?}");
         assert_eq!(site.ok("list"), "0 extension(s)", "{words}");
     }
     site.assert_no_links();

@@ -25,6 +25,7 @@ fn spec(number: usize) -> DriverSpec {
     DriverSpec {
         iface: format!("veth{number}"),
         driver: "sample".to_owned(),
+        options: serde_json::Value::Null,
         addresses: vec!["198.18.0.1/24".parse().expect("an address")],
         mode: XdpMode::Auto,
         wait: WaitStrategy::Adaptive,
@@ -35,7 +36,6 @@ fn spec(number: usize) -> DriverSpec {
         yes: false,
         replace: false,
         lab: false,
-        injector: None,
     }
 }
 

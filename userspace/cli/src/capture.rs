@@ -23,6 +23,7 @@ const REST_WITHIN: Duration = Duration::from_secs(5);
 
 /// What to capture of each frame, and of which.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct CaptureArgs {
     /// Capture only these frames: terms joined by `and`, out of `in`, `out`, `queue N`, `proto NAME|N`,
     /// `host ADDR[/LEN]`, `port N`

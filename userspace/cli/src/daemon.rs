@@ -1,12 +1,14 @@
 //! `netdext daemon`: runs what is installed.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::Context;
 use netdext_daemon::control::{RuntimeDir, Server, ServerConfig, SocketName};
 use netdext_daemon::daemon::Daemon;
 use netdext_daemon::metrics::MetricsServer;
 use netdext_daemon::registry::{Registry, StateDir};
+use netdext_daemon::spec::DriverTypes;
 use netdext_host::link::netns;
 use netdext_host::privilege;
 use tokio::sync::mpsc;
@@ -32,7 +34,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args, types: DriverTypes) -> anyhow::Result<()> {
     privilege::require_for_run(args.netns.is_some())?;
     args.risk.require_rings()?;
     let runtime =
@@ -52,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             Some(address) => Some(MetricsServer::bind(address).await?),
             None => None,
         };
-        let mut daemon = Daemon::new(registry);
+        let mut daemon = Daemon::new(registry, Arc::new(types));
         daemon.risk_kernel_panic(args.risk.risk_kernel_panic);
         daemon.start().await;
         let (requests, incoming) = mpsc::channel(REQUESTS);

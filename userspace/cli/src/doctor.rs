@@ -11,7 +11,6 @@ use netdext_host::stats::SCHEMA_VERSION;
 use serde::Serialize;
 
 use crate::output::{print_json, say};
-use crate::units;
 use netdext_host::signals::Signals;
 
 /// Looks at the machine, an interface and the other end of its pair. Nothing is changed without --fix.
@@ -29,7 +28,7 @@ pub struct Args {
     #[arg(long)]
     fix: bool,
     /// With --fix: take the changes back after this time
-    #[arg(long, value_name = "TIME", value_parser = units::duration, requires = "fix")]
+    #[arg(long, value_name = "TIME", value_parser = netdext::units::duration, requires = "fix")]
     duration: Option<Duration>,
     /// Enter this network namespace first
     #[arg(long, value_name = "NAME")]

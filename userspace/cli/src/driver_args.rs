@@ -1,34 +1,45 @@
-//! The flags that say which driver to run and how: those of `netdext run` and `netdext install`.
+//! The flags that say which driver to run and how: those that `netdext run` and `netdext install` have for every driver.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use clap::ValueEnum;
-use netdext_daemon::spec::{DriverSpec, InjectorSpec, InterfaceAddress};
-use netdext_drivers::sample::InjectorConfig;
+use netdext::error::one_line;
+use netdext::registry::Registry;
+use netdext_daemon::spec::{DriverSpec, InterfaceAddress};
 use netdext_host::link::program::XdpMode;
 use netdext_host::steer::{Rule, RuleFileError};
 use netdext_host::supervisor::QueueSelection;
 use netdext_host::worker::WaitStrategy;
+use serde_json::Value;
 
 use crate::kernel::RiskArgs;
 use crate::rule_args::{self, RuleArg};
 use crate::units;
 
 /// The driver's addresses unless others are given: of the ranges for benchmarks, RFC 2544 and RFC 5180.
-pub const DEFAULT_ADDRESSES: [&str; 2] = ["198.18.0.1/24", "2001:2::1/64"];
+pub fn default_addresses() -> [InterfaceAddress; 2] {
+    [
+        InterfaceAddress { address: Ipv4Addr::new(198, 18, 0, 1).into(), prefix_len: 24 },
+        InterfaceAddress { address: Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1).into(), prefix_len: 64 },
+    ]
+}
 
+// Without groups: a driver's options may be a struct of any name.
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct DriverArgs {
     /// The interface that the driver takes
     #[arg(long)]
     pub iface: String,
     /// The driver
-    #[arg(long, value_enum, default_value = "sample")]
-    pub driver: DriverName,
-    /// An address of the driver with its prefix length; can be repeated
-    #[arg(long, value_name = "ADDR/LEN", default_values = DEFAULT_ADDRESSES)]
+    #[arg(long, value_name = "NAME")]
+    pub driver: String,
+    /// Its options, which are flags of their own.
+    #[arg(skip)]
+    pub options: Value,
+    /// An address of the driver with its prefix length; can be repeated [default: 198.18.0.1/24 and 2001:2::1/64]
+    #[arg(long, value_name = "ADDR/LEN")]
     pub addr: Vec<InterfaceAddress>,
     /// Where the XDP program runs: in the device's driver, or in the kernel's stack
     #[arg(long, value_enum, default_value = "auto")]
@@ -50,28 +61,8 @@ pub struct DriverArgs {
     answer: bool,
     /// How many answers of the XDP program each source gets, and as many at once; what it asks beyond that is
     /// dropped. For example 1000/s [default: no limit]
-    #[arg(long, value_name = "N/s", value_parser = units::whole_rate, requires = "answer")]
+    #[arg(long, value_name = "N/s", value_parser = netdext::units::whole_rate, requires = "answer")]
     answer_limit: Option<NonZeroU32>,
-    /// From enabling the interface to the first echo requests
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::duration)]
-    first: Duration,
-    /// From one batch of echo requests to the next: 10us to 24h
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = units::interval)]
-    interval: Duration,
-    /// Echo requests per second, instead of the interval between batches; for example 10000/s. With `--driver
-    /// generate` the frames per second, or `max` for as fast as it goes
-    #[arg(long, value_name = "N/s", value_parser = units::rate_or_max, conflicts_with = "interval")]
-    pub rate: Option<f64>,
-    /// Echo requests in a batch
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = units::requests::<usize>)]
-    batch: usize,
-    /// Whom to send echo requests to; can be repeated. Without it the other end of the veth pair, or else
-    /// the first neighbour that is heard
-    #[arg(long, value_name = "ADDR")]
-    pub target: Vec<IpAddr>,
-    /// Send no echo requests
-    #[arg(long, conflicts_with_all = ["first", "interval", "rate", "batch", "target"])]
-    no_injector: bool,
     /// If the interface is missing, make a veth pair of that name, and remove it at the end
     #[arg(long)]
     pub lab: bool,
@@ -83,29 +74,6 @@ pub struct DriverArgs {
     pub yes: bool,
     #[command(flatten)]
     pub risk: RiskArgs,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DriverName {
-    /// Answers ARP, NDP and echo requests, and injects echo requests by timer
-    Sample,
-    /// Counts every frame that is steered to it, and drops it
-    Sink,
-    /// Sends every frame that is steered to it back, with its MAC addresses swapped
-    Reflect,
-    /// Sends frames on a schedule or as fast as it goes, and counts the replies
-    Generate,
-}
-
-impl DriverName {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sample => "sample",
-            Self::Sink => "sink",
-            Self::Reflect => "reflect",
-            Self::Generate => "generate",
-        }
-    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -147,27 +115,21 @@ impl DriverArgs {
         ]
     }
 
-    /// What the flags ask for, with these steering rules. Ends the process with exit status 2 where they do not go
-    /// together.
-    pub fn spec(&self, rules: &[Rule]) -> DriverSpec {
-        let injects = self.driver == DriverName::Sample && !self.no_injector;
-        let interval = match self.rate {
-            Some(rate) if injects => {
-                units::interval_of(rate, self.batch).unwrap_or_else(|message| units::usage_error(&message))
-            }
-            _ => self.interval,
-        };
-        let injector = injects.then(|| InjectorSpec {
-            first_ns: nanos(self.first),
-            interval_ns: nanos(interval),
-            batch: self.batch,
-            payload_bytes: InjectorConfig::default().payload_len,
-            targets: self.target.clone(),
-        });
+    /// The addresses, of a driver that means something by them or not.
+    pub fn addresses(&self, meant: bool) -> Vec<InterfaceAddress> {
+        if self.addr.is_empty() && meant { default_addresses().to_vec() } else { self.addr.clone() }
+    }
+
+    /// What the flags ask for, with these steering rules. Ends the process with exit status 2 where the driver refuses
+    /// its options.
+    pub fn spec(&self, types: &Registry, rules: &[Rule]) -> DriverSpec {
+        let factory = types.factory(&self.driver, &self.options);
+        let factory = factory.unwrap_or_else(|error| units::usage_error(&one_line(&error)));
         DriverSpec {
             iface: self.iface.clone(),
-            driver: self.driver.name().to_owned(),
-            addresses: self.addr.clone(),
+            driver: self.driver.clone(),
+            options: self.options.clone(),
+            addresses: self.addresses(factory.requirements().addresses),
             mode: match self.mode {
                 Mode::Auto => XdpMode::Auto,
                 Mode::Native => XdpMode::Native,
@@ -185,14 +147,8 @@ impl DriverArgs {
             yes: self.yes,
             replace: self.replace,
             lab: self.lab,
-            injector,
         }
     }
-}
-
-/// Durations of the command line end far below the 584 years that fit.
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use netdext_drivers::sample::{InjectSettings, TargetStats};
+use netdext::registry::DriverType;
+use netdext_daemon::spec::DriverSpec;
+use netdext_drivers::sample::{self, InjectSettings, InjectorConfig, Sample, TargetStats};
+use netdext_host::supervisor::Supervisor;
 use serde_json::Value;
 
 use crate::output::{print_json, say};
 use crate::select::DriverChoice;
 use crate::tell::tell;
 use crate::units;
+
+/// Targets that are listed one by one when the injector starts; of more, the first and the last.
+const LISTED_TARGETS: usize = 8;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -53,13 +59,13 @@ struct SetArgs {
     #[command(flatten)]
     driver: DriverChoice,
     /// From one batch of echo requests to the next: 10us to 24h
-    #[arg(long, value_name = "TIME", value_parser = units::interval)]
+    #[arg(long, value_name = "TIME", value_parser = netdext::units::interval)]
     interval: Option<Duration>,
     /// Echo requests per second, instead of the interval between batches; needs --batch
-    #[arg(long, value_name = "N/s", value_parser = units::rate, conflicts_with = "interval", requires = "batch")]
+    #[arg(long, value_name = "N/s", value_parser = netdext::units::rate, conflicts_with = "interval", requires = "batch")]
     rate: Option<f64>,
     /// Echo requests in a batch
-    #[arg(long, value_name = "N", value_parser = units::requests::<usize>)]
+    #[arg(long, value_name = "N", value_parser = netdext::units::count::<usize>)]
     batch: Option<usize>,
     /// Bytes of ICMP payload
     #[arg(long, value_name = "BYTES", value_parser = units::payload)]
@@ -96,7 +102,7 @@ impl SetArgs {
     fn change(&self) -> anyhow::Result<InjectSettings> {
         let interval = match (self.rate, self.batch) {
             (Some(rate), Some(batch)) => {
-                let interval = units::interval_of(rate, batch);
+                let interval = sample::interval_of(rate, batch);
                 Some(interval.unwrap_or_else(|message| units::usage_error(&message)))
             }
             _ => self.interval,
@@ -121,6 +127,37 @@ impl SetArgs {
             targets: (!targets.is_empty()).then_some(targets),
         })
     }
+}
+
+/// Says whom the sample driver's injector sends to, where that is the driver and it has one.
+pub async fn announce(spec: &DriverSpec, supervisor: &Supervisor, json: bool) {
+    let Some(injector) = injector_of(spec) else { return };
+    let targets = supervisor.control("inject_targets", Value::Null).await.unwrap_or_default();
+    let targets: Vec<TargetStats> = serde_json::from_value(targets).unwrap_or_default();
+    let targets: Vec<_> = targets.iter().map(|target| target.target).collect();
+    if spec.answer && targets.is_empty() {
+        tracing::warn!(
+            "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
+        );
+    }
+    if json {
+        return;
+    }
+    let whom = match targets.as_slice() {
+        [] => "the first neighbour heard".to_owned(),
+        [first, .., last] if targets.len() > LISTED_TARGETS => {
+            format!("{} targets, {first} to {last}", targets.len())
+        }
+        targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let interval = humantime::format_duration(injector.interval);
+    say!("injecting {} echo requests every {interval} to {whom}", injector.batch);
+}
+
+fn injector_of(spec: &DriverSpec) -> Option<InjectorConfig> {
+    let is_sample = spec.driver == Sample::NAME;
+    let options = is_sample.then(|| serde_json::from_value::<sample::Options>(spec.options.clone()).ok());
+    options.flatten()?.injector().ok().flatten()
 }
 
 fn targets(args: &TargetsArgs) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 use netdext_host::link::kernel::{self, KernelError, KernelFeatures, Need, refuse_panic};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
 pub struct RiskArgs {
     /// Start also on a kernel that can panic as soon as an AF_XDP socket sends: Linux 6.16.8 to 6.17.10, see
     /// docs/kernels.md

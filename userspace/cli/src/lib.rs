@@ -1,12 +1,24 @@
-//! The command line of netdext.
+//! The command line of netdext, for the drivers of a registry.
+//!
+//! A program with a driver of its own beside those that come with netdext:
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! fn main() -> ExitCode {
+//!     // With a driver type: netdext_cli::builtin().with::<UdpEcho>()
+//!     netdext_cli::main(netdext_cli::builtin())
+//! }
+//! ```
 
 mod bench;
 mod capture;
+mod command_line;
 mod completions;
 mod daemon;
 mod doctor;
 mod driver_args;
-mod generate;
+mod engine;
 mod inject;
 mod kernel;
 mod lab;
@@ -28,13 +40,16 @@ pub mod view;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use netdext::error::one_line;
+pub use netdext::registry::{self, Registry};
 use netdext_daemon::control::{BindError, ClientError, RuntimeDirError};
 use netdext_daemon::registry::RegistryError;
+pub use netdext_drivers::builtin;
 use netdext_host::privilege;
 use tracing_subscriber::EnvFilter;
 
+use crate::driver_args::DriverArgs;
 use crate::output::complain;
 
 /// Something failed; one line on stderr says what.
@@ -97,17 +112,29 @@ enum Command {
     Man(man::Args),
 }
 
+impl Command {
+    /// The flags of the driver, for a command that has any.
+    fn driver(&mut self) -> Option<&mut DriverArgs> {
+        match self {
+            Self::Run(args) => Some(args.driver()),
+            Self::Install(args) => Some(args.driver()),
+            _ => None,
+        }
+    }
+}
+
 /// Runs the command that the process was given, and returns its exit status.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+/// `--driver` takes the names of the driver types, whose options are flags of `run` and `install`; the first is the default.
+pub fn main(types: Registry) -> ExitCode {
+    let cli = command_line::parse(&types, std::env::args_os()).unwrap_or_else(|error| error.exit());
     // A log would be written across the screen of `top`.
     if !matches!(cli.command, Command::Top(_)) {
         log_to_stderr(matches!(&cli.command, Command::Run(args) if args.log_frames));
     }
     let result = match &cli.command {
-        Command::Run(args) => run::run(args),
-        Command::Daemon(args) => daemon::run(args),
-        Command::Install(args) => lifecycle::install(args),
+        Command::Run(args) => run::run(args, &types),
+        Command::Daemon(args) => daemon::run(args, types),
+        Command::Install(args) => lifecycle::install(args, &types),
         Command::Uninstall(args) => lifecycle::uninstall(args),
         Command::List(args) => lifecycle::list(args),
         Command::Ioreg(args) => lifecycle::ioreg(args),
@@ -125,8 +152,10 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Completions(args) => completions::run(args, Cli::command()),
-        Command::Man(args) => man::run(args, Cli::command()),
+        Command::Completions(args) => {
+            completions::run(args, command_line::command(&types, types.types().first()))
+        }
+        Command::Man(args) => man::run(args, command_line::command(&types, types.types().first())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

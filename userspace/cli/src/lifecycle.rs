@@ -6,11 +6,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 use netdext::driver::PowerState;
+use netdext::registry::Registry;
 use netdext_daemon::control::ioreg::{self, Entry};
 use netdext_daemon::control::list::{ListEntry, ListState, table};
 use netdext_daemon::control::protocol::{Identity, Request};
 use netdext_daemon::control::{Client, ClientError, RuntimeDir, SocketName};
-use netdext_daemon::registry::{Registry, StateDir};
+use netdext_daemon::registry::{Registry as Installed, StateDir};
 
 use crate::driver_args::DriverArgs;
 use crate::output::{print_json, say};
@@ -23,6 +24,7 @@ const DEFAULT_TEAM: &str = "NETDEXT000";
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct InstallArgs {
     /// The driver's reverse-DNS name [default: org.netdext. and the driver's name]
     #[arg(long, value_name = "ID")]
@@ -73,9 +75,16 @@ enum Power {
     Off,
 }
 
+impl InstallArgs {
+    /// The flags of the driver.
+    pub fn driver(&mut self) -> &mut DriverArgs {
+        &mut self.driver
+    }
+}
+
 /// `netdext install`.
-pub fn install(args: &InstallArgs) -> anyhow::Result<()> {
-    let spec = args.driver.spec(&args.driver.rules()?);
+pub fn install(args: &InstallArgs, types: &Registry) -> anyhow::Result<()> {
+    let spec = args.driver.spec(types, &args.driver.rules()?);
     let bundle_id = args.bundle_id.clone().unwrap_or_else(|| format!("org.netdext.{}", spec.driver));
     let identity = Identity {
         team_id: args.team_id.clone(),
@@ -204,7 +213,7 @@ fn installed() -> anyhow::Result<Vec<ListEntry>> {
             last_error: None,
         }
     };
-    Ok(Registry::read(&StateDir::from_env())?.into_iter().map(entry).collect())
+    Ok(Installed::read(&StateDir::from_env())?.into_iter().map(entry).collect())
 }
 
 /// `netdext ioreg`.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    netdext_cli::main()
+    netdext_cli::main(netdext_cli::builtin())
 }

@@ -1,21 +1,16 @@
 //! What is printed: for people, or as JSON lines (docs/json.md).
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::view::text;
 use anyhow::Context;
-use netdext_daemon::spec::InjectorSpec;
 use netdext_host::capture::CaptureReport;
 use netdext_host::link::attachment::XdpHook;
 use netdext_host::link::threaded::Tuning;
 use netdext_host::stats::{PortStats, SCHEMA_VERSION};
 use netdext_host::supervisor::{RunConfig, RunInfo, RunReport};
 use serde::Serialize;
-
-/// Targets that are listed one by one when the injector starts; of more, the first and the last.
-const LISTED_TARGETS: usize = 8;
 
 /// Prints a line. Unlike `println!` it does not panic when nobody reads any more: the driver goes on.
 macro_rules! say {
@@ -96,8 +91,8 @@ impl<'a> Ready<'a> {
         }
     }
 
-    /// Prints it. `injector` comes with its targets.
-    pub fn print(&self, json: bool, injector: Option<(&InjectorSpec, &[IpAddr])>) {
+    /// Prints it.
+    pub fn print(&self, json: bool) {
         if json {
             print_json(self);
             return;
@@ -123,17 +118,6 @@ impl<'a> Ready<'a> {
             Some(Tuned { command: Some(command), .. }) => say!("tuned: {command}; taken back at the end"),
             Some(Tuned { left: Some(why), .. }) => say!("not tuned: {why}"),
             _ => {}
-        }
-        if let Some((injector, targets)) = injector {
-            let whom = match targets {
-                [] => "the first neighbour heard".to_owned(),
-                [first, .., last] if targets.len() > LISTED_TARGETS => {
-                    format!("{} targets, {first} to {last}", targets.len())
-                }
-                targets => targets.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
-            };
-            let interval = humantime::format_duration(Duration::from_nanos(injector.interval_ns));
-            say!("injecting {} echo requests every {interval} to {whom}", injector.batch);
         }
         if !self.enabled {
             say!(

@@ -18,7 +18,7 @@ use netdext_host::worker::WaitStrategy;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::driver_args::DEFAULT_ADDRESSES;
+use crate::driver_args::default_addresses;
 use crate::kernel::RiskArgs;
 use crate::output::{print_json, say};
 use crate::units;
@@ -33,10 +33,10 @@ pub struct Args {
     #[arg(long)]
     iface: String,
     /// Requests to send; without it, until SIGINT, SIGTERM or SIGHUP
-    #[arg(short = 'c', long, value_name = "N", value_parser = units::requests::<u64>)]
+    #[arg(short = 'c', long, value_name = "N", value_parser = netdext::units::count::<u64>)]
     count: Option<u64>,
     /// From one request to the next: 10us to 24h
-    #[arg(short = 'i', long, value_name = "TIME", default_value = "1s", value_parser = units::interval)]
+    #[arg(short = 'i', long, value_name = "TIME", default_value = "1s", value_parser = netdext::units::interval)]
     interval: Duration,
     /// Bytes of ICMP payload: 24 to the MTU less 28 (IPv4) or 48 (IPv6)
     #[arg(short = 's', long, value_name = "BYTES", default_value_t = 56, value_parser = units::payload)]
@@ -182,18 +182,14 @@ fn addresses(args: &Args, device: &Device) -> anyhow::Result<Vec<(IpAddr, u8)>> 
     if !args.addr.is_empty() {
         return Ok(args.addr.iter().map(|own| (own.address, own.prefix_len)).collect());
     }
-    let defaults: Vec<_> = DEFAULT_ADDRESSES
-        .iter()
-        .filter_map(|text| text.parse::<InterfaceAddress>().ok())
-        .map(|own| (own.address, own.prefix_len))
-        .collect();
+    let defaults = default_addresses().map(|own| (own.address, own.prefix_len));
     let is_free = |address: &IpAddr| !device.addresses.iter().any(|(kernels, _)| kernels == address);
     let fits = defaults.iter().any(|own| Local::new(device.mac, &[*own]).source_for(args.target).is_some());
     let has_kernels = device.addresses.iter().any(|(kernels, length)| {
         Local::new(device.mac, &[(*kernels, *length)]).source_for(args.target).is_some()
     });
     if fits && !has_kernels && defaults.iter().all(|(address, _)| is_free(address)) {
-        return Ok(defaults);
+        return Ok(defaults.to_vec());
     }
     let kernels = device
         .addresses

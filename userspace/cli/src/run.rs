@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use netdext::driver::DriverFactory;
 use netdext::error::one_line;
+use netdext::registry::Registry;
 use netdext_daemon::control::single::Single;
 use netdext_daemon::control::{Incoming, RuntimeDir, Server, ServerConfig, SocketName};
 use netdext_daemon::metrics::{MetricsServer, StatsRequest};
 use netdext_daemon::spec::DriverSpec;
 use netdext_host::capture::CaptureSink;
-use netdext_host::link::traffic::Role;
 use netdext_host::link::{Lab, LabConfig, netns};
 use netdext_host::privilege;
 use netdext_host::steer::Rule;
@@ -21,15 +21,16 @@ use netdext_host::supervisor::{EndReason, QueueSelection, RunConfig, Supervisor}
 use tokio::sync::mpsc;
 
 use crate::capture::CaptureArgs;
-use crate::driver_args::{DriverArgs, DriverName};
-use crate::generate::{Engine, InKernel, LAST_REPLIES, Place, TrafficArgs};
-use crate::{kernel, output, units};
+use crate::driver_args::DriverArgs;
+use crate::engine::{Engine, InKernel, LAST_REPLIES, Place};
+use crate::{inject, kernel, output, units};
 use netdext_host::signals::Signals;
 
 /// Requests of control clients that may wait.
 const REQUESTS: usize = 64;
 
 #[derive(clap::Args)]
+#[group(skip)]
 pub struct Args {
     #[command(flatten)]
     driver: DriverArgs,
@@ -50,7 +51,7 @@ pub struct Args {
     #[arg(long)]
     tune: bool,
     /// Stop after this time
-    #[arg(long, value_name = "TIME", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = netdext::units::duration)]
     duration: Option<Duration>,
     /// Enter this network namespace first; it is made if it is missing, and then removed at the end
     #[arg(long, value_name = "NAME")]
@@ -61,23 +62,39 @@ pub struct Args {
     /// Print what is ready, and the summary, as one JSON object a line
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    traffic: TrafficArgs,
+    /// Where the driver's frames are handled: `ring` in user space over the AF_XDP rings, `xdp` inside the kernel, as
+    /// fast as it goes, for --driver sink, reflect and generate. With `xdp` it is every frame of the interface, in native
+    /// mode; --steer, --answer, --queues, --capture, --metrics, --log-frames and --tune are for `ring`
+    #[arg(long, value_enum, default_value = "ring")]
+    engine: Engine,
+}
+
+impl Args {
+    /// The flags of the driver.
+    pub fn driver(&mut self) -> &mut DriverArgs {
+        &mut self.driver
+    }
+}
+
+/// What is to run.
+enum Work {
+    InKernel(InKernel),
+    OverRings { spec: DriverSpec, rules: Vec<Rule> },
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> anyhow::Result<()> {
+pub fn run(args: &Args, types: &Registry) -> anyhow::Result<()> {
     let begun = Instant::now();
     // What ends with a usage error leaves nothing behind: before a namespace or a pair is made.
-    let in_kernel = in_kernel(args);
-    let generator = generator(args);
-    // There may be a million, which go to the supervisor as they are.
-    let rules = args.driver.rules()?;
-    let spec = args.driver.spec(&[]);
+    let work = match args.engine {
+        Engine::Xdp => Work::InKernel(in_kernel(args)),
+        // There may be a million rules, which go to the supervisor as they are.
+        Engine::Ring => Work::OverRings { spec: args.driver.spec(types, &[]), rules: args.driver.rules()? },
+    };
     privilege::require_for_run(args.netns.is_some())?;
-    match &in_kernel {
-        Some(traffic) => kernel::require_in_kernel(traffic.generates())?,
-        None => args.driver.risk.require_rings()?,
+    match &work {
+        Work::InKernel(traffic) => kernel::require_in_kernel(traffic.generates())?,
+        Work::OverRings { .. } => args.driver.risk.require_rings()?,
     }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
@@ -86,10 +103,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     // Before any other thread and socket: a namespace belongs to a thread, and threads inherit it.
     let namespace = args.netns.as_deref().map(netns::enter_or_create).transpose()?;
     let result = runtime.block_on(async {
-        let lab = if spec.lab { make_lab(args).await? } else { None };
-        let result = match &in_kernel {
-            Some(traffic) => inside_kernel(args, traffic, begun, signals).await,
-            None => foreground(args, &spec, generator, rules, begun, signals).await,
+        let lab = if args.driver.lab { make_lab(args).await? } else { None };
+        let result = match work {
+            Work::InKernel(traffic) => inside_kernel(args, &traffic, begun, signals).await,
+            Work::OverRings { spec, rules } => {
+                let config = spec.resolve(types)?;
+                foreground(args, &spec, RunConfig { rules, ..config }, begun, signals).await
+            }
         };
         match lab {
             // What failed first is what the user needs to know.
@@ -111,15 +131,10 @@ async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
     Ok(Lab::ensure(&LabConfig { queues, ..config }).await?)
 }
 
-/// What runs inside the kernel instead of over the rings, if that was asked for.
-fn in_kernel(args: &Args) -> Option<InKernel> {
-    let role = match args.driver.driver {
-        _ if args.traffic.engine == Engine::Ring => return None,
-        DriverName::Sink => Role::Discard,
-        DriverName::Reflect => Role::Reflect,
-        DriverName::Generate => Role::Generate,
-        DriverName::Sample => units::usage_error("--engine xdp is for --driver sink, reflect and generate"),
-    };
+/// What runs inside the kernel instead of over the rings.
+fn in_kernel(args: &Args) -> InKernel {
+    let traffic = InKernel::new(&args.driver.driver, &args.driver.options);
+    let traffic = traffic.unwrap_or_else(|message| units::usage_error(&message));
     let ours = [
         ("--capture", args.capture.is_some()),
         ("--metrics", args.metrics.is_some()),
@@ -132,8 +147,7 @@ fn in_kernel(args: &Args) -> Option<InKernel> {
              out, or use --engine ring"
         ));
     }
-    let traffic = args.traffic.in_kernel(role, args.driver.rate, &args.driver.target);
-    Some(traffic.unwrap_or_else(|message| units::usage_error(&message)))
+    traffic
 }
 
 async fn inside_kernel(
@@ -142,7 +156,8 @@ async fn inside_kernel(
     begun: Instant,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
-    let addresses: Vec<_> = args.driver.addr.iter().map(|own| (own.address, own.prefix_len)).collect();
+    let addresses: Vec<_> =
+        args.driver.addresses(true).iter().map(|own| (own.address, own.prefix_len)).collect();
     let DriverArgs { iface, replace, yes, .. } = &args.driver;
     let (replace, yes, json) = (*replace, *yes, args.json);
     let place = Place { iface, addresses: &addresses, replace, yes, json, begun };
@@ -169,20 +184,10 @@ async fn after(duration: Option<Duration>) {
     }
 }
 
-/// The generator over the rings, if that was asked for.
-fn generator(args: &Args) -> Option<DriverFactory> {
-    if args.driver.driver != DriverName::Generate || args.traffic.engine != Engine::Ring {
-        return None;
-    }
-    let factory = args.traffic.factory(args.driver.rate, &args.driver.target);
-    Some(factory.unwrap_or_else(|message| units::usage_error(&message)))
-}
-
 async fn foreground(
     args: &Args,
     spec: &DriverSpec,
-    generator: Option<DriverFactory>,
-    rules: Vec<Rule>,
+    config: RunConfig,
     begun: Instant,
     mut signals: Signals,
 ) -> anyhow::Result<()> {
@@ -192,18 +197,7 @@ async fn foreground(
         Some(address) => Some(MetricsServer::bind(address).await?),
         None => None,
     };
-    let targets = spec.targets().await?;
-    if spec.answer && spec.injector.is_some() && targets.is_empty() {
-        tracing::warn!(
-            "with --answer the driver sees no requests to learn a target from: name one with --target, or add --no-injector"
-        );
-    }
-    let config = match generator {
-        Some(generator) => spec.resolve_with(generator)?,
-        None => spec.resolve().await?,
-    };
     let mut config = RunConfig {
-        rules,
         log_frames: args.log_frames,
         latency: !args.no_latency,
         tune: args.tune,
@@ -223,7 +217,8 @@ async fn foreground(
     let mut single = Single::new(config.driver.name(), &spec.iface);
     let mut requests = listen();
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
-    ready.print(args.json, spec.injector.as_ref().map(|injector| (injector, targets.as_slice())));
+    ready.print(args.json);
+    inject::announce(spec, &supervisor, args.json).await;
 
     let (scrapes, mut scraped) = mpsc::channel::<StatsRequest>(1);
     if let Some(server) = metrics {

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
 use netdext_daemon::registry::{Installed, Registry, RegistryError, SCHEMA_VERSION, StateDir};
-use netdext_daemon::spec::{DriverSpec, InjectorSpec};
+use netdext_daemon::spec::DriverSpec;
 use netdext_host::link::program::XdpMode;
 use netdext_host::worker::WaitStrategy;
 use proptest::prelude::*;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn identity(team: &str, bundle: &str) -> Identity {
@@ -25,6 +26,7 @@ fn spec(iface: &str) -> DriverSpec {
     DriverSpec {
         iface: iface.to_owned(),
         driver: "sample".to_owned(),
+        options: json!({ "interval_ns": 100_000, "targets": ["198.18.0.2"] }),
         addresses: vec!["198.18.0.1/24".parse().unwrap(), "2001:2::1/64".parse().unwrap()],
         mode: XdpMode::Auto,
         wait: WaitStrategy::Adaptive,
@@ -35,13 +37,6 @@ fn spec(iface: &str) -> DriverSpec {
         yes: false,
         replace: false,
         lab: true,
-        injector: Some(InjectorSpec {
-            first_ns: 1_000_000_000,
-            interval_ns: 100_000,
-            batch: 8,
-            payload_bytes: 56,
-            targets: vec!["198.18.0.2".parse().unwrap()],
-        }),
     }
 }
 
@@ -180,9 +175,9 @@ fn a_file_that_says_something_else_is_refused_and_kept() {
         text.replacen(from, to, 1)
     };
     let table = [
-        (changed("\"schema\": 1", "\"schema\": \"1\""), "no schema"),
-        (changed("\"schema\": 1", "\"schema\": 0"), "no schema 0"),
-        (changed("\"schema\": 1", "\"schema\": 1, \"extra\": 1"), "unknown field `extra`"),
+        (changed("\"schema\": 2", "\"schema\": \"1\""), "no schema"),
+        (changed("\"schema\": 2", "\"schema\": 0"), "no schema 0"),
+        (changed("\"schema\": 2", "\"schema\": 2, \"extra\": 1"), "unknown field `extra`"),
         (changed("\"enabled\": true", "\"enabled\": 1"), "invalid type"),
         (changed("\"enabled\": true", "\"enabled\": true, \"colour\": 1"), "unknown field `colour`"),
         (changed("\"mode\": \"auto\",", ""), "missing field `mode`"),
@@ -200,7 +195,69 @@ fn a_file_that_says_something_else_is_refused_and_kept() {
     assert_refused(&dir, b"\xff\xfe");
     let newer = format!("{{\"schema\": {}, \"machines\": {{}}}}", SCHEMA_VERSION + 1);
     let error = assert_refused(&dir, newer.as_bytes());
-    assert!(matches!(error, RegistryError::Newer { schema: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, RegistryError::Newer { schema: 3, known: 2, .. }), "{error}");
+}
+
+/// A state file of the first version, with a driver of each kind that it could have.
+fn first_version() -> Value {
+    let driver = |bundle: &str, iface: &str, driver: &str, injector: Value| {
+        json!({
+            "identity": identity("A123456789", bundle),
+            "enabled": true,
+            "powered": true,
+            "spec": {
+                "iface": iface,
+                "driver": driver,
+                "addresses": ["198.18.0.1/24"],
+                "mode": "auto",
+                "wait": "adaptive",
+                "queues": null,
+                "steer": [],
+                "answer": false,
+                "answer_limit": null,
+                "yes": false,
+                "replace": false,
+                "lab": true,
+                "injector": injector,
+            },
+            "rules": [],
+            "made_link": false,
+        })
+    };
+    let injector = json!({
+        "first_ns": 2_000_000_000, "interval_ns": 100_000, "batch": 4, "payload_bytes": 100, "targets": ["198.18.0.2"],
+    });
+    let drivers = [
+        driver("org.netdext.sample", "veth0", "sample", injector),
+        driver("org.netdext.quiet", "veth2", "sample", Value::Null),
+        driver("org.netdext.sink", "veth4", "sink", Value::Null),
+    ];
+    json!({ "schema": 1, "drivers": drivers })
+}
+
+#[test]
+fn a_file_of_the_first_version_is_read_and_written_as_the_present_one() {
+    let (_temp, dir, _) = installed();
+    let old = first_version();
+    fs::write(dir.file(), old.to_string()).unwrap();
+    let mut registry = Registry::open(&dir).unwrap();
+    let types = netdext_drivers::builtin();
+    for installed in registry.drivers() {
+        installed.spec.resolve(&types).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let mut options: Vec<_> = registry.drivers().iter().map(|driver| driver.spec.options.clone()).collect();
+    assert_eq!(options[0], old["drivers"][0]["spec"]["injector"]);
+    assert_eq!(options.split_off(1), [json!({ "no_injector": true }), json!({})]);
+
+    registry.update(&selector(None, None, Some("veth0")), |driver| driver.enabled = false).unwrap();
+    let written: Value = serde_json::from_slice(&fs::read(dir.file()).unwrap()).unwrap();
+    assert_eq!(written["schema"], SCHEMA_VERSION);
+    let spec = &written["drivers"][0]["spec"];
+    assert_eq!(spec["options"], old["drivers"][0]["spec"]["injector"]);
+    assert!(spec.get("injector").is_none(), "{spec}");
+    let before = registry.drivers().to_vec();
+    drop(registry);
+    assert_eq!(Registry::open(&dir).unwrap().drivers(), before);
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod suspend;
 mod testing;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
@@ -29,7 +30,7 @@ use crate::control::protocol::{ErrorCode, ErrorObject, Identity, Request, Select
 use crate::control::{Answer, ChangedRule, Incoming, Reply, tree};
 use crate::metrics::StatsRequest;
 use crate::registry::{Installed, Registry};
-use crate::spec::DriverSpec;
+use crate::spec::{DriverSpec, DriverTypes};
 use netdext::driver::PowerState;
 use netdext::error::one_line;
 use netdext_host::stats::PortStats;
@@ -47,6 +48,7 @@ const ID_STEP: u64 = 0x100;
 /// The owner of all installed drivers. To be run on a [`LocalSet`](tokio::task::LocalSet).
 pub struct Daemon {
     registry: Registry,
+    types: Arc<DriverTypes>,
     slots: Vec<Slot>,
     events: mpsc::UnboundedReceiver<Event>,
     sender: mpsc::UnboundedSender<Event>,
@@ -55,12 +57,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon for what the registry holds; nothing is started yet.
-    pub fn new(registry: Registry) -> Self {
+    /// A daemon for what the registry holds, which knows these drivers; nothing is started yet.
+    pub fn new(registry: Registry, types: Arc<DriverTypes>) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let slots = Vec::new();
         let mut daemon =
-            Self { registry, slots, events, sender, next_id: FIRST_ID, risk_kernel_panic: false };
+            Self { registry, types, slots, events, sender, next_id: FIRST_ID, risk_kernel_panic: false };
         for installed in daemon.registry.drivers().to_vec() {
             daemon.add_slot(installed);
         }
@@ -171,6 +173,7 @@ impl Daemon {
         let start = Start {
             driver: id,
             bundle_id: slot.installed.identity.bundle_id.clone(),
+            types: Arc::clone(&self.types),
             spec: DriverSpec { steer: slot.installed.rules.clone(), ..slot.installed.spec.clone() },
             power: if slot.installed.powered { PowerState::On } else { PowerState::Off },
             made_link: slot.installed.made_link,
@@ -288,7 +291,7 @@ impl Daemon {
     }
 
     fn install(&mut self, identity: Identity, spec: DriverSpec, client: ReplySender) {
-        if let Err(error) = spec.check() {
+        if let Err(error) = spec.resolve(&self.types) {
             reply(client, Err(ErrorObject::new(ErrorCode::BadRequest, one_line(&error))));
             return;
         }

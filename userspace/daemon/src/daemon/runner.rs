@@ -1,11 +1,13 @@
 //! One installed driver, running: a task that owns its supervisor.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::suspend::SleepEvent;
 use crate::control::protocol::Request;
 use crate::control::{self, Answer};
-use crate::spec::{DriverSpec, SpecError};
+use crate::spec::{DriverSpec, DriverTypes, SpecError};
 use netdext::driver::PowerState;
 use netdext::error::one_line;
 use netdext_host::link::alias::DriverAlias;
@@ -26,6 +28,7 @@ pub(super) struct Start {
     /// The number of the driver in the daemon.
     pub driver: u64,
     pub bundle_id: String,
+    pub types: Arc<DriverTypes>,
     pub spec: DriverSpec,
     pub power: PowerState,
     /// Whether an earlier process made the interface, and could not remove it.
@@ -133,7 +136,7 @@ async fn with_link(
     events: &mpsc::UnboundedSender<Event>,
 ) -> Result<(), RunnerError> {
     let risk_kernel_panic = start.risk_kernel_panic;
-    let config = RunConfig { power: start.power, risk_kernel_panic, ..start.spec.resolve().await? };
+    let config = RunConfig { power: start.power, risk_kernel_panic, ..start.spec.resolve(&start.types)? };
     let supervisor = Supervisor::start(&config).await?;
     let alias = match DriverAlias::set(&supervisor.info().device, &start.bundle_id).await {
         Ok(alias) => Some(alias),

@@ -17,6 +17,7 @@ pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
         spec: DriverSpec {
             iface: iface.into(),
             driver: "sample".into(),
+            options: serde_json::Value::Null,
             addresses: Vec::new(),
             mode: XdpMode::Auto,
             wait: WaitStrategy::Adaptive,
@@ -27,7 +28,6 @@ pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
             yes: false,
             replace: false,
             lab: false,
-            injector: None,
         },
         enabled: true,
         powered: true,

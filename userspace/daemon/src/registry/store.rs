@@ -6,12 +6,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Installed, RegistryError, check_all};
 
 /// Version of the state file; it changes when an older netdext would misunderstand it.
-pub const SCHEMA_VERSION: u64 = 1;
+pub const SCHEMA_VERSION: u64 = 2;
+
+/// The first version, in which a driver could have no options but an `injector`.
+const WITH_INJECTOR: u64 = 1;
 
 /// Where the state is unless `NETDEXT_STATE_DIR` says otherwise.
 const DEFAULT: &str = "/var/lib/netdext";
@@ -77,18 +80,37 @@ pub(super) fn load(dir: &StateDir) -> Result<Vec<Installed>, RegistryError> {
 fn parse(bytes: &[u8], path: &Path) -> Result<Vec<Installed>, RegistryError> {
     let damaged = |reason: String| RegistryError::Damaged { path: path.to_owned(), reason };
     // The schema first, because a newer one may have any fields.
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    match value.get("schema").and_then(Value::as_u64) {
-        Some(SCHEMA_VERSION) => {}
+    let mut value: Value = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    let state: Result<State, _> = match value.get("schema").and_then(Value::as_u64) {
+        // From the text, so that an error has its place.
+        Some(SCHEMA_VERSION) => serde_json::from_slice(bytes),
+        Some(WITH_INJECTOR) => {
+            injector_to_options(&mut value);
+            serde_json::from_value(value)
+        }
         Some(schema) if schema > SCHEMA_VERSION => {
             return Err(RegistryError::Newer { path: path.to_owned(), schema, known: SCHEMA_VERSION });
         }
         Some(schema) => return Err(damaged(format!("there is no schema {schema}"))),
         None => return Err(damaged("it has no schema".to_owned())),
-    }
-    let state: State = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
+    };
+    let state = state.map_err(|error| damaged(error.to_string()))?;
     check_all(&state.drivers).map_err(|error| damaged(error.to_string()))?;
     Ok(state.drivers)
+}
+
+/// Makes the present version of the first one.
+fn injector_to_options(state: &mut Value) {
+    let drivers = state.get_mut("drivers").and_then(Value::as_array_mut).into_iter().flatten();
+    for spec in drivers.filter_map(|driver| driver.get_mut("spec").and_then(Value::as_object_mut)) {
+        let options = match spec.remove("injector") {
+            // Its fields are those of the sample driver's options.
+            Some(injector) if !injector.is_null() => injector,
+            _ if spec.get("driver").is_some_and(|name| name == "sample") => json!({ "no_injector": true }),
+            _ => json!({}),
+        };
+        spec.insert("options".to_owned(), options);
+    }
 }
 
 /// The right to write the state file: the lock of its directory.

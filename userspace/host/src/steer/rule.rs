@@ -253,6 +253,12 @@ impl Rule {
         &self.matching
     }
 
+    /// The same with another priority.
+    #[must_use]
+    pub const fn with_priority(self, priority: i16) -> Self {
+        Self { priority, ..self }
+    }
+
     /// Rules of a higher priority come first.
     #[must_use]
     pub const fn priority(&self) -> i16 {

@@ -88,15 +88,17 @@ pub(super) fn check(config: &RunConfig, queues: u32) -> Result<FrameSize, Requir
     FrameSize::for_bytes(*frame_size).ok_or(RequirementError::FrameSize { driver, wanted: *frame_size })
 }
 
-/// The user's steering rules, and then those of the driver that the user has not given.
+/// The user's steering rules, and then those of the driver. Unless they have a priority themselves, they have the lowest,
+/// and so come after whatever the user has, also after what the user adds later.
 pub(super) fn rules(config: &RunConfig) -> Result<Vec<Rule>, RequirementError> {
     let mut rules = config.rules.clone();
     for text in &config.driver.requirements().steering {
-        let rule = text.parse().map_err(|source| RequirementError::Steering {
+        let rule: Rule = text.parse().map_err(|source| RequirementError::Steering {
             driver: config.driver.name(),
             text: text.clone(),
             source,
         })?;
+        let rule = if rule.priority() == 0 { rule.with_priority(i16::MIN) } else { rule };
         if !rules.contains(&rule) {
             rules.push(rule);
         }
@@ -143,12 +145,14 @@ mod tests {
     }
 
     #[test]
-    fn the_drivers_rules_come_after_the_users_and_none_twice() {
-        let [users, both, drivers] = ["drop:proto=udp,dport=53", "driver:proto=tcp", "driver:proto=udp"]
-            .map(|text| text.parse().unwrap());
-        let needs = Requirements::default().steering(["driver:proto=tcp", "driver:proto=udp"]);
-        let config = RunConfig { rules: vec![users, both], ..needing(needs) };
-        assert_eq!(rules(&config).unwrap(), [users, both, drivers]);
+    fn the_drivers_rules_come_after_whatever_the_user_has_and_none_twice() {
+        let rule = |text: &str| text.parse::<Rule>().unwrap();
+        let users = rule("drop:dst=198.18.0.0/24,proto=udp");
+        let drivers = ["driver:dst=198.18.0.1,proto=udp", "driver:proto=tcp,priority=5"];
+        let needs = Requirements::default().steering([drivers[0], drivers[0], drivers[1]]);
+        let config = RunConfig { rules: vec![users], ..needing(needs) };
+        let lowest = rule("driver:dst=198.18.0.1,proto=udp,priority=-32768");
+        assert_eq!(rules(&config).unwrap(), [users, lowest, rule(drivers[1])]);
     }
 
     #[test]

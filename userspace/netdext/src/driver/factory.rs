@@ -104,7 +104,7 @@ pub struct Requirements {
     pub headroom: usize,
     /// Bytes that a frame of the pool has at least, with its headroom: 0, which leaves it to the MTU.
     pub frame_size: usize,
-    /// Steering rules in the words of `--steer`, which are tried after those of the user: none.
+    /// Steering rules in the words of `--steer`: none. Those without a priority are tried after all of the user's.
     pub steering: Vec<String>,
     /// Whether addresses mean something to it: true. Otherwise it has none but those that the user gives.
     pub addresses: bool,

@@ -1,4 +1,4 @@
-//! The flags of the traffic drivers (sink, reflect, generate), and their engine inside the kernel.
+//! `--engine xdp`: sink, reflector and generator inside the kernel.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,51 +6,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use netdext::driver::DriverFactory;
+use netdext::registry::DriverType;
 use netdext_abi::generate as abi;
 use netdext_drivers::generate::{
-    Endpoints, FCS_LEN, FrameKind, GenerateConfig, Rate, SizeMix, Template, UnknownFrameKind,
+    self, Endpoints, FCS_LEN, FrameKind, Generate, GenerateConfig, Rate, Template,
 };
+use netdext_drivers::reflect::Reflect;
+use netdext_drivers::sink::Sink;
 use netdext_host::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
 use netdext_host::link::{Device, LinkCounters};
 use netdext_host::stats::SCHEMA_VERSION;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::Notify;
 
-use crate::output::complain;
-use crate::{output, units};
+use crate::output::{self, complain};
 
-/// Frames a second unless `--rate` says otherwise.
-const DEFAULT_RATE: f64 = 1000.0;
 /// Replies to the last frames may take so long.
 pub const LAST_REPLIES: Duration = Duration::from_millis(100);
-
-#[derive(clap::Args)]
-#[command(next_help_heading = "Traffic (--driver sink, reflect, generate)")]
-pub struct TrafficArgs {
-    /// Where the frames are handled: `ring` by the driver in user space over the AF_XDP rings, `xdp` inside the
-    /// kernel, as fast as it goes. With `xdp` it is every frame of the interface, in native mode; --steer, --answer,
-    /// --queues, --capture, --metrics, --log-frames and --tune are for `ring`
-    #[arg(long, value_enum, default_value = "ring")]
-    pub engine: Engine,
-    /// Sizes of generated frames in bytes, FCS included, with their weights: 64 or 64:7,594:4,1518:1
-    #[arg(long, value_name = "MIX", default_value = "64", value_parser = size_mix)]
-    size: SizeMix,
-    /// Over how many flows (UDP source ports, echo identifiers) generated frames are spread
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    flows: u32,
-    /// The MAC address to send generated frames to
-    #[arg(long, value_name = "MAC", value_parser = units::mac)]
-    dst_mac: Option<[u8; 6]>,
-    /// What is generated: `udp` datagrams to the discard port, or `echo` requests. With `--driver reflect --engine xdp`,
-    /// `echo` is what is sent back: IPv4 echo requests, as replies, by the least program that does it; all else is the
-    /// kernel's
-    #[arg(long, value_name = "KIND", default_value = "udp", value_parser = frame_kind)]
-    frames: FrameKind,
-    /// Stop after so many generated frames
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-}
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
@@ -60,72 +33,26 @@ pub enum Engine {
     Xdp,
 }
 
-fn size_mix(text: &str) -> Result<SizeMix, String> {
-    text.parse().map_err(|error: netdext_drivers::generate::GenerateConfigError| error.to_string())
-}
-
-fn frame_kind(text: &str) -> Result<FrameKind, String> {
-    text.parse().map_err(|error: UnknownFrameKind| error.to_string())
-}
-
-impl TrafficArgs {
-    /// What to generate. `Err` is a usage error.
-    fn config(&self, rate: Option<f64>, targets: &[IpAddr]) -> Result<GenerateConfig, String> {
-        let [target] = *targets else {
-            return Err("--driver generate needs one --target: the IP address to send to".to_owned());
-        };
-        let Some(destination_mac) = self.dst_mac else {
-            return Err(
-                "--driver generate needs --dst-mac: the MAC address of the target, or of the router to it, \
-                        for example --dst-mac 02:00:00:00:00:02"
-                    .to_owned(),
-            );
-        };
-        let rate = match (self.engine, rate) {
-            (_, Some(f64::INFINITY)) | (Engine::Xdp, None) => Rate::Max,
-            (Engine::Ring, rate) => Rate::PerSecond(rate.unwrap_or(DEFAULT_RATE)),
-            (Engine::Xdp, Some(_)) => {
-                return Err("--engine xdp can't be paced: leave --rate out, or use --engine ring".to_owned());
-            }
-        };
-        let config = GenerateConfig {
-            frames: self.frames,
-            target,
-            destination_mac,
-            sizes: self.size.clone(),
-            flows: self.flows,
-            rate,
-            count: self.count,
-        };
-        config.check().map_err(|error| error.to_string())?;
-        if self.engine == Engine::Xdp && config.sizes.sizes().len() > 1 {
-            return Err(
-                "--engine xdp sends frames of one size: give --size one, or use --engine ring".to_owned()
-            );
-        }
-        Ok(config)
-    }
-
-    /// The generator over the rings. `Err` is a usage error.
-    pub fn factory(&self, rate: Option<f64>, targets: &[IpAddr]) -> Result<DriverFactory, String> {
-        netdext_drivers::generate::factory(self.config(rate, targets)?).map_err(|error| error.to_string())
-    }
-
-    /// What `--engine xdp` is to do. `Err` is a usage error.
-    pub fn in_kernel(&self, role: Role, rate: Option<f64>, targets: &[IpAddr]) -> Result<InKernel, String> {
-        let generate = match role {
-            Role::Generate => Some(self.config(rate, targets)?),
-            Role::Discard | Role::Reflect | Role::Echo => None,
-        };
-        let role = if role == Role::Reflect && self.frames == FrameKind::Echo { Role::Echo } else { role };
-        Ok(InKernel { role, generate })
-    }
-}
-
 /// A traffic driver inside the kernel.
 pub struct InKernel {
     role: Role,
     generate: Option<GenerateConfig>,
+}
+
+fn typed<T: DriverType>(options: &Value) -> Result<T::Options, String> {
+    T::Options::deserialize(options).map_err(|error| error.to_string())
+}
+
+/// What to generate inside the kernel.
+fn flood(options: &generate::Options) -> Result<GenerateConfig, String> {
+    if let Some(Rate::PerSecond(_)) = options.rate() {
+        return Err("--engine xdp can't be paced: leave --rate out, or use --engine ring".to_owned());
+    }
+    let config = options.config(Rate::Max).map_err(|error| error.to_string())?;
+    if config.sizes.sizes().len() > 1 {
+        return Err("--engine xdp sends frames of one size: give --size one, or use --engine ring".to_owned());
+    }
+    Ok(config)
 }
 
 /// Where it runs, and for how long.
@@ -164,11 +91,25 @@ struct Summary<'a> {
 }
 
 impl InKernel {
+    /// What `--engine xdp` is to do for a driver with these options. `Err` is a usage error.
+    pub fn new(driver: &str, options: &Value) -> Result<Self, String> {
+        let (role, generate) = match driver {
+            Sink::NAME => (Role::Discard, None),
+            Reflect::NAME => match typed::<Reflect>(options)?.frames {
+                FrameKind::Udp => (Role::Reflect, None),
+                FrameKind::Echo => (Role::Echo, None),
+            },
+            Generate::NAME => (Role::Generate, Some(flood(&typed::<Generate>(options)?)?)),
+            _ => return Err("--engine xdp is for --driver sink, reflect and generate".to_owned()),
+        };
+        Ok(Self { role, generate })
+    }
+
     const fn name(&self) -> &'static str {
         match self.role {
-            Role::Generate => "generate",
-            Role::Discard => "sink",
-            Role::Reflect | Role::Echo => "reflect",
+            Role::Generate => Generate::NAME,
+            Role::Discard => Sink::NAME,
+            Role::Reflect | Role::Echo => Reflect::NAME,
         }
     }
 
@@ -322,69 +263,47 @@ fn prepare(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 
-    #[derive(Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: TrafficArgs,
+    fn with(mut options: Value, key: &str, value: Value) -> Value {
+        options[key] = value;
+        options
     }
 
-    const TARGET: [IpAddr; 1] = [IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 2))];
-
-    fn config(words: &[&str], rate: Option<f64>) -> Result<GenerateConfig, String> {
-        let words = ["x"].iter().chain(words);
-        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        cli.args.config(rate, &TARGET)
+    fn generating() -> Value {
+        json!({ "target": "198.18.0.2", "dst_mac": "02:00:00:00:00:02" })
     }
 
     #[test]
-    fn the_flags_make_a_configuration() {
-        let words = [
-            "--dst-mac",
-            "02:00:00:00:00:02",
-            "--size",
-            "64:3,1518",
-            "--flows",
-            "7",
-            "--frames",
-            "echo",
-            "--count",
-            "9",
-        ];
-        let config = config(&words, Some(5.0)).unwrap();
-        assert_eq!((config.destination_mac, config.flows), ([2, 0, 0, 0, 0, 2], 7));
-        assert_eq!(
-            (config.rate, config.frames, config.count),
-            (Rate::PerSecond(5.0), FrameKind::Echo, Some(9))
-        );
-        assert_eq!(config.sizes.sizes(), [64, 1518]);
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named_with_an_example_or_a_way_out() {
-        let mac = ["--dst-mac", "02:00:00:00:00:02"];
-        let with = |more: &[&'static str]| [&mac[..], more].concat();
-        for (words, rate, named) in [
-            (vec![], None, "--dst-mac 02:"),
-            (with(&["--engine", "xdp"]), Some(5.0), "--engine ring"),
-            (with(&["--engine", "xdp", "--size", "64,65"]), None, "--engine ring"),
-            (with(&["--flows", "0"]), None, "64512"),
-            (with(&["--size", "10"]), None, "64 to 9018"),
-            (vec!["--dst-mac", "02:00"], None, "02:00:00:00:00:02"),
+    fn the_built_in_traffic_drivers_have_a_role_inside_the_kernel() {
+        for (driver, options, role) in [
+            ("sink", json!({}), Role::Discard),
+            ("reflect", json!({}), Role::Reflect),
+            ("reflect", json!({ "frames": "echo" }), Role::Echo),
+            ("generate", generating(), Role::Generate),
         ] {
-            let error = config(&words, rate).unwrap_err();
-            assert!(error.contains(named), "{words:?}: {error}");
+            let traffic = InKernel::new(driver, &options).unwrap();
+            assert_eq!((traffic.role, traffic.name()), (role, driver));
         }
+        let Err(error) = InKernel::new("sample", &json!({})) else { panic!("it has none") };
+        assert!(error.contains("--driver sink"), "{error}");
     }
 
     #[test]
-    fn the_engine_inside_the_kernel_has_no_rate() {
-        let words = ["--dst-mac", "02:00:00:00:00:02", "--engine", "xdp"];
-        assert_eq!(config(&words, None).unwrap().rate, Rate::Max);
-        assert_eq!(config(&words, Some(f64::INFINITY)).unwrap().rate, Rate::Max);
-        assert_eq!(config(&words[..2], None).unwrap().rate, Rate::PerSecond(DEFAULT_RATE));
+    fn the_engine_inside_the_kernel_has_no_rate_and_one_size() {
+        for rate in [Value::Null, json!("max")] {
+            let traffic = InKernel::new("generate", &with(generating(), "rate_pps", rate)).unwrap();
+            assert_eq!(traffic.generate.unwrap().rate, Rate::Max);
+        }
+        for (key, value) in [("rate_pps", json!(5.0)), ("size_bytes", json!("64,65"))] {
+            let Err(error) = InKernel::new("generate", &with(generating(), key, value)) else {
+                panic!("{key}")
+            };
+            assert!(error.contains("--engine ring"), "{error}");
+        }
+        let Err(error) = InKernel::new("generate", &json!({})) else { panic!("it has no target") };
+        assert!(error.contains("--target"), "{error}");
     }
 }
