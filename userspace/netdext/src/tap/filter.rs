@@ -1,12 +1,12 @@
 //! Which frames to capture: terms joined by `and`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
+use netdext_abi::Reader;
 use netdext_abi::parse::{
-    ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_QINQ, ETHERTYPE_VLAN,
-    MAX_EXTENSIONS, MAX_VLAN_TAGS, VLAN_TAG_LEN,
+    ETHERNET_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6, MAX_EXTENSIONS, VLAN_TAG_LEN, link_header,
 };
 
 use super::Direction;
@@ -140,6 +140,9 @@ fn is_in(address: IpAddr, network: IpAddr, len: u8) -> bool {
 }
 
 /// What the terms look at. What a frame is too short for is left out.
+///
+/// Behind the link header this is not [`netdext_abi::parse()`]: a capture is also where one looks for malformed frames, which
+/// that refuses, and for the ports of a first fragment, which it leaves out.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Headers {
     ethertype: u16,
@@ -151,18 +154,10 @@ struct Headers {
 impl Headers {
     fn of(frame: &[u8]) -> Self {
         let mut headers = Self::default();
-        let mut at = ETHERNET_LEN;
-        let mut ethertype = be16(frame, at - 2);
-        for _ in 0..MAX_VLAN_TAGS {
-            if !matches!(ethertype, Some(ETHERTYPE_VLAN | ETHERTYPE_QINQ)) {
-                break;
-            }
-            at += VLAN_TAG_LEN;
-            ethertype = be16(frame, at - 2);
-        }
-        let (Some(ethertype), Some(packet)) = (ethertype, frame.get(at..)) else { return headers };
-        headers.ethertype = ethertype;
-        match ethertype {
+        let Ok(link) = link_header(frame) else { return headers };
+        headers.ethertype = link.ethertype;
+        let packet = &frame[ETHERNET_LEN + VLAN_TAG_LEN * usize::from(link.vlan_tags)..];
+        match link.ethertype {
             ETHERTYPE_ARP => headers.addresses = [ipv4(packet, 14), ipv4(packet, 24)],
             ETHERTYPE_IPV4 => headers.read_ipv4(packet),
             ETHERTYPE_IPV6 => headers.read_ipv6(packet),
@@ -213,15 +208,15 @@ impl Headers {
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+    bytes.read(at).map(u16::from_be_bytes)
 }
 
 fn ipv4(bytes: &[u8], at: usize) -> Option<IpAddr> {
-    Some(Ipv4Addr::from(*bytes.get(at..)?.first_chunk::<4>()?).into())
+    bytes.read::<4>(at).map(IpAddr::from)
 }
 
 fn ipv6(bytes: &[u8], at: usize) -> Option<IpAddr> {
-    Some(Ipv6Addr::from(*bytes.get(at..)?.first_chunk::<16>()?).into())
+    bytes.read::<16>(at).map(IpAddr::from)
 }
 
 #[cfg(test)]
