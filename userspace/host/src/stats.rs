@@ -6,6 +6,7 @@ mod metrics;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,9 @@ pub struct PortStats {
     /// What else the driver measures, by name; absent if it measures nothing.
     #[serde(default, skip_serializing_if = "MetricsReport::is_empty")]
     pub metrics: MetricsReport,
+    /// The counts of a driver's further interfaces; absent if it has one. What the driver counts itself is with its first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_ports: Vec<PortStats>,
     /// Metrics of the driver that belong together, each under the name of the whole.
     #[serde(flatten, deserialize_with = "metrics::read_groups")]
     pub groups: BTreeMap<Name, MetricsReport>,
@@ -314,8 +318,30 @@ impl PortStats {
             metrics: (&sums.driver.metrics).into(),
             groups: metrics::groups(&sums.driver.groups),
             timers: sums.timers,
+            other_ports: Vec::new(),
             latency_ns: sums.latency.as_ref().map(LatencyReport::from),
         }
+    }
+
+    /// The counts of a driver's ports as one: those of the first, which has the others. `uptime` is how long the driver has
+    /// been running.
+    ///
+    /// # Panics
+    ///
+    /// Without a port.
+    pub fn with_others(mut ports: Vec<Self>, uptime: Option<Duration>) -> Self {
+        for port in &mut ports {
+            port.uptime_ns = uptime.map(|uptime| uptime.as_nanos() as u64);
+        }
+        let mut first = ports.remove(0);
+        first.other_ports = ports;
+        first
+    }
+
+    /// The counts of every port, the first one first.
+    pub fn into_ports(mut self) -> Vec<Self> {
+        let others = std::mem::take(&mut self.other_ports);
+        std::iter::once(self).chain(others).collect()
     }
 
     /// Adds what the kernel counted of the link.

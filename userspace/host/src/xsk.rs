@@ -152,69 +152,118 @@ fn source_of(error: &(dyn std::error::Error + 'static)) -> io::Error {
     errno.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
-/// Opens an AF_XDP socket with a pool of its own and binds it to one queue of an interface.
-///
-/// A busy queue is tried again for two seconds. The socket receives nothing before it is put into
-/// the XDP program's XSKMAP.
+/// Opens an AF_XDP socket with a pool of its own and binds it to one queue of an interface; see [`open_all`].
 ///
 /// # Errors
 ///
 /// [`OpenError`] says which step failed and what to do.
 pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
-    kernel::refuse_panic(config.risk_kernel_panic)?;
-    let pool_config = PoolConfig { frames: config.rings.frames(), frame_size: config.frame_size };
-    let (umem, descs, huge_pages) = create_umem(config, &pool_config)?;
-    let (socket, busy_retries) = bind(config, &umem)?;
-    let (tx, rx, Some((fill, completion))) = socket else {
-        return Err(OpenError::Bind {
-            iface: config.iface.clone(),
-            queue: config.queue,
-            source: io::Error::other("no fill ring for a UMEM of its own"),
-        });
-    };
-    let fd = SocketFd::of(&tx).map_err(|source| OpenError::Bind {
-        iface: config.iface.clone(),
-        queue: config.queue,
-        source,
-    })?;
-    let info = XskInfo { huge_pages, busy_retries, ..configure(&fd, config) };
+    Ok(open_all(std::slice::from_ref(config))?.remove(0))
+}
 
+/// Opens an AF_XDP socket for each of the interfaces, which share one pool (`XDP_SHARED_UMEM`), and binds each to its
+/// queue. The frames have the size that the first asks for. All copy, or none does: where a later one can't do without,
+/// they are opened again for copying.
+///
+/// A busy queue is tried again for two seconds. The sockets receive nothing before they are put into
+/// the XDP programs' XSKMAPs.
+///
+/// # Errors
+///
+/// [`OpenError`] says which step failed and what to do.
+///
+/// # Panics
+///
+/// Without an interface.
+pub fn open_all(configs: &[XskConfig]) -> Result<Vec<(Port, XskInfo)>, OpenError> {
+    for config in configs {
+        kernel::refuse_panic(config.risk_kernel_panic)?;
+    }
+    match open_shared(configs) {
+        // The kernel has the sockets that share memory do what the first one does (xp_assign_dev_shared).
+        Err((place, OpenError::Bind { source, .. }))
+            if place > 0 && configs[0].copy == CopyMode::Auto && is_about_copying(&source) =>
+        {
+            let copying = |config: &XskConfig| XskConfig { copy: CopyMode::Copy, ..config.clone() };
+            let configs: Vec<_> = configs.iter().map(copying).collect();
+            open_shared(&configs).map_err(|(_, error)| error)
+        }
+        opened => opened.map_err(|(_, error)| error),
+    }
+}
+
+fn is_about_copying(source: &io::Error) -> bool {
+    matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
+}
+
+/// The same without a second try. An error comes with the place of the socket that it is about.
+fn open_shared(configs: &[XskConfig]) -> Result<Vec<(Port, XskInfo)>, (usize, OpenError)> {
+    let first = |error| (0, error);
+    let frames = configs.iter().map(|config| config.rings.frames()).sum();
+    let pool_config = PoolConfig { frames, frame_size: configs[0].frame_size };
+    let (umem, descs, huge_pages) = create_umem(&configs[0], &pool_config).map_err(first)?;
     let memory = UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
-    let bad_size = |_| OpenError::BadSize {
-        iface: config.iface.clone(),
-        queue: config.queue,
-        what: "number of frames",
-        value: pool_config.frames,
-    };
-    let pool = PacketPool::new(&pool_config, Box::new(memory)).map_err(bad_size)?;
+    let pool = PacketPool::new(&pool_config, Box::new(memory))
+        .map_err(|_| first(bad_size(&configs[0], "number of frames", frames)))?;
     let table = Rc::new(DescTable {
         umem,
-        frame_shift: config.frame_size.bytes().trailing_zeros(),
+        frame_shift: pool_config.frame_size.bytes().trailing_zeros(),
         received: descs.iter().copied().map(Cell::new).collect(),
         canonical: descs.into_boxed_slice(),
     });
+    let mut ports = Vec::new();
+    for (place, config) in configs.iter().enumerate() {
+        let (port, info) = open_port(config, &pool, &table).map_err(|error| (place, error))?;
+        ports.push((port, XskInfo { huge_pages, ..info }));
+    }
+    Ok(ports)
+}
+
+/// A socket over the memory of a pool, as a port.
+fn open_port(
+    config: &XskConfig,
+    pool: &PacketPool,
+    table: &Rc<DescTable>,
+) -> Result<(Port, XskInfo), OpenError> {
+    let failed = |source| OpenError::Bind { iface: config.iface.clone(), queue: config.queue, source };
+    let (socket, busy_retries) = bind(config, &table.umem)?;
+    let (tx, rx, Some((fill, completion))) = socket else {
+        return Err(failed(io::Error::other("a socket of this memory is bound to it already")));
+    };
+    let fd = SocketFd::of(&tx).map_err(failed)?;
+    let info = XskInfo { busy_retries, ..configure(&fd, config) };
     let scratch = || Box::new([FrameDesc::default(); RING_BATCH]);
     let rings = Rings {
         fill: Box::new(FillRing {
             ring: fill,
-            table: Rc::clone(&table),
+            table: Rc::clone(table),
             scratch: scratch(),
             size: config.rings.fill(),
             fd: fd.clone(),
         }),
-        rx: Box::new(RxRing { ring: rx, table: Rc::clone(&table), scratch: scratch() }),
-        tx: Box::new(TxRing { ring: tx, table, scratch: scratch(), size: config.rings.tx, fd: fd.clone() }),
+        rx: Box::new(RxRing { ring: rx, table: Rc::clone(table), scratch: scratch() }),
+        tx: Box::new(TxRing {
+            ring: tx,
+            table: Rc::clone(table),
+            scratch: scratch(),
+            size: config.rings.tx,
+            fd: fd.clone(),
+        }),
         completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
     };
-    let port = Port::new(&pool, rings, config.rings, Box::new(XskHandle(fd))).map_err(bad_size)?;
+    let port = Port::new(pool, rings, config.rings, Box::new(XskHandle(fd)))
+        .map_err(|_| bad_size(config, "number of frames", config.rings.frames()))?;
     Ok((port, info))
+}
+
+fn bad_size(config: &XskConfig, what: &'static str, value: u32) -> OpenError {
+    OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value }
 }
 
 /// Makes the UMEM, in huge pages where there are free ones: one entry of the TLB then covers a thousand frames
 /// instead of two. Says whether it did.
 fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<FrameDesc>, bool), OpenError> {
-    let bad =
-        |what, value| OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value };
+    let bad = |what, value| bad_size(config, what, value);
     let size = |what, value| QueueSize::new(value).map_err(|_| bad(what, value));
     let frame_size = config.frame_size.bytes() as u32;
     let umem_config = UmemConfig::builder()
@@ -242,8 +291,7 @@ fn create_umem(config: &XskConfig, pool: &PoolConfig) -> Result<(Umem, Vec<Frame
 type BoundSocket = (TxQueue, RxQueue, Option<(FillQueue, CompQueue)>);
 
 fn bind(config: &XskConfig, umem: &Umem) -> Result<(BoundSocket, u32), OpenError> {
-    let bad =
-        |what, value| OpenError::BadSize { iface: config.iface.clone(), queue: config.queue, what, value };
+    let bad = |what, value| bad_size(config, what, value);
     let failed = |source| OpenError::Bind { iface: config.iface.clone(), queue: config.queue, source };
     let size = |what, value| QueueSize::new(value).map_err(|_| bad(what, value));
     let mut flags = BindFlags::XDP_USE_NEED_WAKEUP;
@@ -264,8 +312,8 @@ fn bind(config: &XskConfig, umem: &Umem) -> Result<(BoundSocket, u32), OpenError
     let mut pause = Duration::from_millis(1);
     let mut retries = 0;
     loop {
-        // SAFETY: the UMEM is new and not shared, and the library loads no program of its own, so the
-        // double free that the contract warns of cannot happen.
+        // SAFETY: `socket_config` has the library load no program of its own (INHIBIT_PROG_LOAD), which is what the
+        // contract asks for where the UMEM is shared; so the double free that it warns of cannot happen.
         match unsafe { Socket::new(socket_config, umem, &interface, config.queue) } {
             Ok(socket) => return Ok((socket, retries)),
             Err(error) => {

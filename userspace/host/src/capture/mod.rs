@@ -78,18 +78,19 @@ pub enum CaptureError {
     },
 }
 
-/// Starts the writer of a capture on `iface`. Each worker has to be given the pair of its queue.
+/// Starts the writer of a capture on these interfaces. The worker of each queue has to be given its pair for each of
+/// them.
 ///
 /// # Errors
 ///
 /// [`CaptureError`]; the sink itself was opened before.
 pub(crate) fn start(
-    iface: &str,
-    queues: impl Iterator<Item = u32>,
+    ifaces: &[&str],
+    queues: &[u32],
     config: &CaptureConfig,
     sink: CaptureSink,
     captures: &Arc<OpenCaptures>,
-) -> Result<(Capture, Vec<(u32, TapPair)>), CaptureError> {
+) -> Result<(Capture, Vec<Vec<TapPair>>), CaptureError> {
     let CaptureConfig { filter, snaplen, ring_size } = config;
     if !(1..=MAX_RING_SIZE).contains(ring_size) {
         return Err(CaptureError::BadRingSize { ring_size: *ring_size });
@@ -98,12 +99,16 @@ pub(crate) fn start(
     let counts = Arc::default();
     let filter = Arc::new(filter.clone());
     let (mut pairs, mut sources) = (Vec::new(), Vec::new());
-    for queue in queues {
-        let (pair, both) = TapPair::new(queue, &filter, snaplen, *ring_size, &counts);
-        pairs.push((queue, pair));
-        sources.extend(both);
+    for port in 0..ifaces.len() {
+        let mut of_port = Vec::new();
+        for &queue in queues {
+            let (pair, both) = TapPair::new(port as u32, queue, &filter, snaplen, *ring_size, &counts);
+            of_port.push(pair);
+            sources.extend(both);
+        }
+        pairs.push(of_port);
     }
-    let capture = Writer::spawn(iface, &filter, snaplen, sources, counts, sink, captures.open())?;
+    let capture = Writer::spawn(ifaces, &filter, snaplen, sources, counts, sink, captures.open())?;
     Ok((capture, pairs))
 }
 

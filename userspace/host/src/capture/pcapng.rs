@@ -48,7 +48,7 @@ pub(super) fn section_header(out: &mut Vec<u8>) {
     });
 }
 
-/// Describes the one interface of the file.
+/// Describes an interface of the file; the first is number 0.
 pub(super) fn interface_description(out: &mut Vec<u8>, name: &str, snaplen: u32, filter: &str) {
     block(out, INTERFACE_DESCRIPTION, |out| {
         out.extend(ETHERNET.to_le_bytes());
@@ -67,9 +67,9 @@ pub(super) fn interface_description(out: &mut Vec<u8>, name: &str, snaplen: u32,
 
 /// One frame; `at` is ns since 1970.
 pub(super) fn enhanced_packet(out: &mut Vec<u8>, at: u64, record: &Record) {
-    let Record { at: _, queue, direction, original_len, data } = record;
+    let Record { at: _, port, queue, direction, original_len, data } = record;
     block(out, ENHANCED_PACKET, |out| {
-        out.extend(0_u32.to_le_bytes());
+        out.extend(port.to_le_bytes());
         time(out, at);
         out.extend((data.len() as u32).to_le_bytes());
         out.extend(original_len.to_le_bytes());
@@ -91,7 +91,7 @@ pub(super) fn enhanced_packet(out: &mut Vec<u8>, at: u64, record: &Record) {
     });
 }
 
-/// What was counted until `at`, ns since 1970. Its length is always the same.
+/// What was counted until `at`, ns since 1970, of all interfaces, at the first. Its length is always the same.
 pub(super) fn interface_statistics(out: &mut Vec<u8>, at: u64, began: u64, statistics: &Statistics) {
     let Statistics { seen, accepted, dropped, written } = *statistics;
     block(out, INTERFACE_STATISTICS, |out| {

@@ -74,9 +74,8 @@ fn put(tap: &mut Tap, frame: &[u8], at: u64) -> bool {
 }
 
 fn started(config: &CaptureConfig, sink: CaptureSink) -> (Capture, Vec<TapPair>) {
-    let (capture, pairs) =
-        start("veth0", [0, 7].into_iter(), config, sink, &Arc::default()).expect("it starts");
-    (capture, pairs.into_iter().map(|(_, pair)| pair).collect())
+    let (capture, pairs) = start(&["veth0"], &[0, 7], config, sink, &Arc::default()).expect("it starts");
+    (capture, pairs.into_iter().flatten().collect())
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -282,7 +281,7 @@ fn a_file_that_was_there_keeps_its_content_until_a_capture_begins() {
     let earlier = vec![0xa5; 100_000];
     std::fs::write(&path, &earlier).unwrap();
     let refused = CaptureConfig { ring_size: 0, ..CaptureConfig::default() };
-    assert!(start("veth0", 0..1, &refused, CaptureSink::create(&path).unwrap(), &Arc::default()).is_err());
+    assert!(start(&["veth0"], &[0], &refused, CaptureSink::create(&path).unwrap(), &Arc::default()).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), earlier);
     let (capture, mut pairs) = started(&CaptureConfig::default(), CaptureSink::create(&path).unwrap());
     put(&mut pairs[0].received, &frame(1, 60), Timestamp::now().as_nanos());
@@ -297,7 +296,8 @@ fn what_cannot_be_is_refused_with_the_reason() {
     for ring_size in [0, MAX_RING_SIZE + 1] {
         let (sender, _receiver) = mpsc::channel(1);
         let config = CaptureConfig { ring_size, ..CaptureConfig::default() };
-        let Err(error) = start("veth0", 0..1, &config, CaptureSink::Channel(sender), &Arc::default()) else {
+        let Err(error) = start(&["veth0"], &[0], &config, CaptureSink::Channel(sender), &Arc::default())
+        else {
             panic!("a ring of {ring_size}")
         };
         assert!(error.to_string().contains(&ring_size.to_string()), "{error}");

@@ -141,7 +141,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn spawn(
-        iface: &str,
+        ifaces: &[&str],
         filter: &Filter,
         snaplen: u32,
         sources: Vec<Source>,
@@ -154,7 +154,9 @@ impl Writer {
         let progress = Arc::<Progress>::default();
         let mut head = Vec::new();
         pcapng::section_header(&mut head);
-        pcapng::interface_description(&mut head, iface, snaplen, &filter.to_string());
+        for iface in ifaces {
+            pcapng::interface_description(&mut head, iface, snaplen, &filter.to_string());
+        }
         let mut writer = Self {
             taken: Vec::with_capacity(sources.len() * FRAMES_PER_TURN),
             sources,

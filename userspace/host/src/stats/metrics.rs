@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Name;
 
 /// The names that the counts of every driver have: a group of such a name would hide them.
-const TAKEN: [&str; 24] = [
+const TAKEN: [&str; 23] = [
     "accounting",
     "census",
     "counters",
@@ -23,6 +23,7 @@ const TAKEN: [&str; 24] = [
     "link",
     "losses",
     "metrics",
+    "other_ports",
     "queues",
     "run_ns",
     "schema",
@@ -33,8 +34,6 @@ const TAKEN: [&str; 24] = [
     "verdicts",
     "violations",
     "whole",
-    "port",
-    "ports",
 ];
 
 /// A metric: its value, or its distribution. Which of the two numbers it is gets lost in the JSON.

@@ -3,7 +3,6 @@
 use super::Supervisor;
 use crate::capture::{self, Capture, CaptureConfig, CaptureError, CaptureSink};
 use crate::worker::Command;
-use netdext::driver::{PortId, RxTimestamps};
 
 impl Supervisor {
     /// Captures the frames of every queue from now on, until the returned capture is finished or dropped, or
@@ -17,23 +16,21 @@ impl Supervisor {
         config: &CaptureConfig,
         sink: CaptureSink,
     ) -> Result<Capture, CaptureError> {
-        let queues = self.workers.iter().map(|worker| worker.queue);
-        let (capture, taps) = capture::start(&self.iface, queues, config, sink, &self.captures)?;
+        let ports: Vec<_> = self.ports.iter().map(|port| port.iface.as_str()).collect();
+        let queues: Vec<_> = self.workers.iter().map(|worker| worker.queue).collect();
+        let (capture, taps) = capture::start(&ports, &queues, config, sink, &self.captures)?;
         self.set_timestamps();
-        for (worker, (_, taps)) in self.workers.iter().zip(taps) {
-            // A worker that has ended has no frames.
-            worker.send(Command::Capture(PortId::FIRST, Box::new(taps)));
+        for (port, taps) in self.ports.iter().zip(taps) {
+            for (worker, taps) in self.workers.iter().zip(taps) {
+                // A worker that has ended has no frames.
+                worker.send(Command::Capture(port.id, Box::new(taps)));
+            }
         }
         Ok(capture)
     }
 
-    /// Gives every frame a timestamp while there is a capture. A failure is logged only: a frame without one has the
-    /// time when the worker saw it.
     pub(super) fn set_timestamps(&mut self) {
-        let (of_driver, latency) = self.timestamps;
-        let timestamps = if self.captures.any() { RxTimestamps::All } else { of_driver };
-        if let Err(error) = self.program.maps_mut().set_timestamps(timestamps, latency) {
-            tracing::error!(iface = %self.iface, ?timestamps, "switch the timestamps of the XDP program: {error}");
-        }
+        let captured = self.captures.any();
+        self.ports.iter_mut().for_each(|port| port.set_timestamps(captured));
     }
 }

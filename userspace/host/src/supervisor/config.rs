@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU32;
 
-use super::requirements::{self, RequirementError};
+use super::requirements::{self, Plan, RequirementError};
 use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
 use crate::link::kernel::KernelError;
@@ -11,7 +11,7 @@ use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, XdpMode};
 use crate::link::threaded::TuneError;
 use crate::link::{Device, DeviceError};
-use crate::steer::{Action, Rule};
+use crate::steer::Rule;
 use crate::worker::SpawnError;
 use crate::worker::WaitStrategy;
 use netdext::driver::{DriverFactory, PowerState};
@@ -39,7 +39,9 @@ pub enum QueueSelection {
 pub struct RunConfig {
     /// The interface.
     pub iface: String,
-    /// Addresses of the driver, each with the length of its prefix.
+    /// Further interfaces, for a driver that takes several; the same queue of all of them is served by one worker.
+    pub other_ifaces: Vec<String>,
+    /// Addresses of the driver on the first interface, each with the length of its prefix.
     pub addresses: Vec<(IpAddr, u8)>,
     /// The XDP mode.
     pub mode: XdpMode,
@@ -83,6 +85,7 @@ impl RunConfig {
     pub fn new(iface: impl Into<String>, driver: DriverFactory) -> Self {
         Self {
             iface: iface.into(),
+            other_ifaces: Vec::new(),
             addresses: Vec::new(),
             mode: XdpMode::Auto,
             wait: WaitStrategy::default(),
@@ -101,6 +104,11 @@ impl RunConfig {
             power: PowerState::On,
             risk_kernel_panic: false,
         }
+    }
+
+    /// Every interface, the first one first.
+    pub fn ifaces(&self) -> impl Iterator<Item = &str> + '_ {
+        std::iter::once(&self.iface).chain(&self.other_ifaces).map(String::as_str)
     }
 
     /// The broadcast addresses of the driver's networks.
@@ -125,6 +133,12 @@ pub enum StartError {
     /// The interface has no Ethernet address.
     #[error("{iface} is no Ethernet interface")]
     NotEthernet {
+        /// The interface.
+        iface: String,
+    },
+    /// An interface is named more than once.
+    #[error("{iface} is given twice: a driver takes each interface once")]
+    IfaceTwice {
         /// The interface.
         iface: String,
     },
@@ -201,55 +215,54 @@ impl StartError {
     }
 }
 
-/// What a driver gets, once it is known that it can have it.
-#[derive(Debug)]
-pub(super) struct Plan {
-    /// How many queues to serve.
-    pub queues: u32,
-    pub frame_size: FrameSize,
-    /// The user's steering rules, and then those of the driver.
-    pub rules: Vec<Rule>,
-}
-
-impl Plan {
-    /// Whether the XDP program answers anything.
-    pub fn answers(&self, config: &RunConfig) -> bool {
-        config.answer || self.rules.iter().any(|rule| rule.action() == Action::Answer)
-    }
-}
-
 /// Refuses what cannot work.
-pub(super) fn check(config: &RunConfig, device: &Device) -> Result<Plan, StartError> {
-    if device.mac == [0; 6] {
-        return Err(StartError::NotEthernet { iface: device.name.clone() });
+pub(super) fn check(config: &RunConfig, devices: &[Device]) -> Result<Plan, StartError> {
+    let mut queues = u32::MAX;
+    let mut frame_size = FrameSize::TwoK;
+    for (index, device) in devices.iter().enumerate() {
+        if device.mac == [0; 6] {
+            return Err(StartError::NotEthernet { iface: device.name.clone() });
+        }
+        if devices[..index].iter().any(|other| other.index == device.index) {
+            return Err(StartError::IfaceTwice { iface: device.name.clone() });
+        }
+        frame_size = frame_size.max(self::frame_size(device)?);
+        queues = queues.min(wanted_queues(config, device)?);
     }
-    let frame_size = frame_size(device)?;
-    let active = device.active_queues.usable();
-    let queues = match config.queues {
-        QueueSelection::All => active,
-        QueueSelection::First(wanted) if wanted <= active => {
-            if wanted < active {
-                tracing::warn!(
-                    iface = %device.name,
-                    "{wanted} of {active} queues are served: frames that arrive on the others stay with the kernel"
-                );
-            }
-            wanted
-        }
-        QueueSelection::First(wanted) => {
-            return Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active });
-        }
-    };
-    let frame_size = frame_size.max(requirements::check(config, queues)?);
-    let rules = requirements::rules(config)?;
-    let everything = rules.iter().find(|rule| rule.takes_everything());
+    for device in devices {
+        warn_of_unserved_queues(device, queues);
+    }
+    let plan = requirements::plan(config, queues, frame_size)?;
+    let everything = plan.rules.iter().find(|rule| rule.takes_everything());
     if let Some(rule) = everything
-        && device.is_default_route
         && !config.cut_off
+        && let Some(device) = devices.iter().find(|device| device.is_default_route)
     {
         return Err(StartError::DefaultRoute { iface: device.name.clone(), rule: Box::new(*rule) });
     }
-    Ok(Plan { queues, frame_size, rules })
+    Ok(plan)
+}
+
+/// How many queues of a device are asked for.
+fn wanted_queues(config: &RunConfig, device: &Device) -> Result<u32, StartError> {
+    let active = device.active_queues.usable();
+    match config.queues {
+        QueueSelection::All => Ok(active),
+        QueueSelection::First(wanted) if wanted <= active => Ok(wanted),
+        QueueSelection::First(wanted) => {
+            Err(StartError::QueueOutOfRange { iface: device.name.clone(), wanted, active })
+        }
+    }
+}
+
+fn warn_of_unserved_queues(device: &Device, served: u32) {
+    let active = device.active_queues.usable();
+    if served < active {
+        tracing::warn!(
+            iface = %device.name,
+            "{served} of {active} queues are served: frames that arrive on the others stay with the kernel"
+        );
+    }
 }
 
 /// The frame size that holds the interface's frames.

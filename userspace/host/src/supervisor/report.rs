@@ -9,7 +9,7 @@ use netdext::dispatch::WorkerError;
 use netdext::packet::Census;
 use netdext::port::ClosingCensus;
 
-/// Facts about a driver that was started.
+/// Facts about an interface of a driver that was started.
 #[derive(Clone, Debug)]
 pub struct RunInfo {
     /// The interface.
@@ -18,7 +18,7 @@ pub struct RunInfo {
     pub attached: AttachedMode,
     /// Each queue with what the kernel made of its socket.
     pub queues: Vec<(u32, XskInfo)>,
-    /// Whether the driver is enabled, that is, the interface is up.
+    /// Whether the driver is enabled on it, that is, the interface is up.
     pub enabled: bool,
     /// What was tuned for it, if that was asked for.
     pub tuning: Option<Tuning>,
@@ -29,15 +29,23 @@ pub struct RunInfo {
 pub enum EndReason {
     /// It was told to.
     Requested,
-    /// The interface was deleted.
-    LinkGone,
+    /// An interface was deleted.
+    LinkGone {
+        /// Its name.
+        iface: String,
+    },
     /// A worker failed; its report has the error.
     WorkerFailed {
         /// The queue.
         queue: u32,
     },
-    /// The state of the link cannot be watched any more.
-    LinkEvents(DeviceError),
+    /// The state of a link cannot be watched any more.
+    LinkEvents {
+        /// The interface.
+        iface: String,
+        /// Why.
+        source: DeviceError,
+    },
 }
 
 /// What a driver leaves behind.
@@ -109,8 +117,8 @@ impl RunReport {
     pub fn verdict(mut self, reason: EndReason) -> Result<(), RunError> {
         let iface = std::mem::take(&mut self.stats.iface);
         match reason {
-            EndReason::LinkGone => Err(RunError::LinkGone { iface }),
-            EndReason::LinkEvents(source) => Err(RunError::LinkEvents { iface, source }),
+            EndReason::LinkGone { iface } => Err(RunError::LinkGone { iface }),
+            EndReason::LinkEvents { iface, source } => Err(RunError::LinkEvents { iface, source }),
             EndReason::Requested | EndReason::WorkerFailed { .. } => {
                 if let Some((queue, source)) = self.errors.pop() {
                     Err(RunError::Worker { iface, queue, source })

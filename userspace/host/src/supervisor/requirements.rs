@@ -1,7 +1,7 @@
 //! What a driver needs, checked before anything is attached.
 
 use super::config::RunConfig;
-use crate::steer::{Rule, RuleError};
+use crate::steer::{Action, Rule, RuleError};
 use netdext::driver::Requirements;
 use netdext::packet::{FrameSize, HEADROOM};
 
@@ -11,7 +11,8 @@ use netdext::packet::{FrameSize, HEADROOM};
 pub enum RequirementError {
     /// It takes another number of interfaces.
     #[error(
-        "the driver {driver} takes {least} to {most} interfaces, and there is one: choose another --driver"
+        "the driver {driver} takes {}, not {given}: give --iface as often, or choose another --driver",
+        interfaces(*.least, *.most)
     )]
     Ports {
         /// The driver.
@@ -20,6 +21,8 @@ pub enum RequirementError {
         least: usize,
         /// How many at the most.
         most: usize,
+        /// How many it was given.
+        given: usize,
     },
     /// It serves fewer queues.
     #[error(
@@ -70,12 +73,44 @@ pub enum RequirementError {
     },
 }
 
-/// Refuses what this driver can't run with: one interface, and so many queues. Returns the frame size that it needs.
-pub(super) fn check(config: &RunConfig, queues: u32) -> Result<FrameSize, RequirementError> {
+fn interfaces(least: usize, most: usize) -> String {
+    match (least, most) {
+        (1, 1) => "one interface".to_owned(),
+        (least, most) if least == most => format!("{least} interfaces"),
+        (least, most) => format!("{least} to {most} interfaces"),
+    }
+}
+
+/// What a driver gets, once it is known that it can have it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// How many queues of each interface to serve.
+    pub queues: u32,
+    pub frame_size: FrameSize,
+    /// The user's steering rules, and then those of the driver.
+    pub rules: Vec<Rule>,
+}
+
+impl Plan {
+    /// Whether the XDP program answers anything.
+    pub fn answers(&self, config: &RunConfig) -> bool {
+        config.answer || self.rules.iter().any(|rule| rule.action() == Action::Answer)
+    }
+}
+
+/// What the driver gets on so many queues, with frames of this size at least.
+pub(super) fn plan(config: &RunConfig, queues: u32, frame_size: FrameSize) -> Result<Plan, RequirementError> {
+    let frame_size = frame_size.max(check(config, queues)?);
+    Ok(Plan { queues, frame_size, rules: rules(config)? })
+}
+
+/// Refuses what this driver can't run with. Returns the frame size that it needs.
+fn check(config: &RunConfig, queues: u32) -> Result<FrameSize, RequirementError> {
     let driver = config.driver.name();
     let Requirements { ports, max_queues, headroom, frame_size, .. } = config.driver.requirements();
-    if !ports.contains(&1) {
-        return Err(RequirementError::Ports { driver, least: *ports.start(), most: *ports.end() });
+    let given = config.ifaces().count();
+    if !ports.contains(&given) {
+        return Err(RequirementError::Ports { driver, least: *ports.start(), most: *ports.end(), given });
     }
     if let Some(most) = *max_queues
         && queues > most
@@ -90,7 +125,7 @@ pub(super) fn check(config: &RunConfig, queues: u32) -> Result<FrameSize, Requir
 
 /// The user's steering rules, and then those of the driver. Unless they have a priority themselves, they have the lowest,
 /// and so come after whatever the user has, also after what the user adds later.
-pub(super) fn rules(config: &RunConfig) -> Result<Vec<Rule>, RequirementError> {
+fn rules(config: &RunConfig) -> Result<Vec<Rule>, RequirementError> {
     let mut rules = config.rules.clone();
     for text in &config.driver.requirements().steering {
         let rule: Rule = text.parse().map_err(|source| RequirementError::Steering {

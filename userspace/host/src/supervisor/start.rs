@@ -5,91 +5,51 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::Supervisor;
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, worker_cpus};
-use super::sockets::Sockets;
+use super::port::RunningPort;
 use super::switch::Switches;
-use super::{RunInfo, Supervisor};
 use crate::link::attachment::XdpHook;
-use crate::link::program::{ProgramConfig, ProgramError, SteeringProgram};
-use crate::link::{Device, LinkEvents, Netlink, kernel, threaded};
-use crate::worker::Recipe;
-use crate::worker::WorkerConfig;
-use crate::worker::WorkerEvent;
-use crate::worker::WorkerHandle;
+use crate::link::{Device, Netlink, kernel};
+use crate::worker::{OnFailure, Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
 use crate::xsk::{self, CopyMode, XskConfig};
-use netdext::driver::DeviceInfo;
+use netdext::driver::PortId;
 
 impl Supervisor {
-    /// Starts a driver: program loaded and attached, a worker per queue, sockets in the XSKMAP, powered
-    /// on, and enabled if the interface is up.
+    /// Starts a driver: a program loaded and attached to each interface, a worker per queue, sockets in the XSKMAPs,
+    /// powered on, and enabled where the interface is up.
     ///
     /// # Errors
     ///
     /// [`StartError`]; everything done until then is undone, as it is if the future is dropped.
     pub async fn start(config: &RunConfig) -> Result<Self, StartError> {
         kernel::refuse_panic(config.risk_kernel_panic)?;
-        let device = Device::query(&config.iface).await?;
-        let plan = check(config, &device)?;
-        let (queues, answers) = (plan.queues, plan.answers(config));
-        let link = LinkEvents::open(device.index).await?;
+        let mut devices = Vec::new();
+        for iface in config.ifaces() {
+            devices.push(Device::query(iface).await?);
+        }
+        let plan = check(config, &devices)?;
         let netlink = Netlink::open()?;
-        let link_is_up = link.state().is_some_and(|state| state.up);
-        let mut program = SteeringProgram::load(&ProgramConfig {
-            log_frames: config.log_frames,
-            mac: device.mac,
-            addresses: config.addresses.iter().map(|(address, _)| *address).collect(),
-            broadcasts: config.broadcasts(),
-            rules: plan.rules,
-            // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
-            answer: false,
-            answer_limit: config.answer_limit,
-            timestamps: config.driver.requirements().rx_timestamps,
-            latency: config.latency,
-            queues,
-        })?;
-        // As above, for rules that answer.
-        program.maps_mut().set_paused(true).map_err(ProgramError::from)?;
-        let peer_addresses = device.peer_addresses(&netlink).await?;
-        let link_before = netlink.pair_counters(device.index, device.peer).await?;
-        let attached = program.attach(&device.name, device.index, config.mode, config.replace)?;
-        let frame_log = program.logger()?;
-        let first = DeviceInfo {
-            name: device.name.clone(),
-            mac: device.mac,
-            mtu: device.mtu as usize,
-            queue: 0,
-            queues,
-            addresses: config.addresses.clone(),
-            peer_addresses,
-        };
-        let sockets = Sockets::new(program.sockets());
+        let mut ports = Vec::new();
+        for (number, device) in devices.into_iter().enumerate() {
+            ports.push(RunningPort::attach(PortId::new(number), device, config, &plan, &netlink).await?);
+        }
         let (sender, events) = unbounded_channel();
         let mut supervisor = Self {
-            iface: device.name.clone(),
             driver: config.driver.name(),
-            program,
-            answer: config.answer,
-            tuned: Vec::new(),
-            peer_napi: None,
+            ports,
             workers: Vec::new(),
             events,
-            link,
-            frame_log,
             netlink,
-            link_before,
             frame_size: plan.frame_size,
             flush_log_at: tokio::time::Instant::now(),
             reports: Vec::new(),
             failed: None,
-            link_changed: false,
             started: Instant::now(),
-            timestamps: (config.driver.requirements().rx_timestamps, config.latency),
             captures: Arc::default(),
-            sockets,
-            switches: Switches { enabled: config.enabled, power: config.power, link_up: link_is_up },
-            info: RunInfo { device, attached, queues: Vec::new(), enabled: false, tuning: None },
+            switches: Switches { enabled: config.enabled, power: config.power },
         };
-        let started = supervisor.start_workers(config, &first, answers, &sender).await;
+        let started = supervisor.start_workers(config, plan.queues, &sender).await;
         drop(sender);
         match started {
             Ok(()) => Ok(supervisor),
@@ -103,38 +63,31 @@ impl Supervisor {
     async fn start_workers(
         &mut self,
         config: &RunConfig,
-        first: &DeviceInfo,
-        answers: bool,
+        queues: u32,
         events: &UnboundedSender<WorkerEvent>,
     ) -> Result<(), StartError> {
-        if answers {
-            self.prepare_answers().await?;
-        }
-        if config.tune {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-            let (tuning, tuned) = threaded::tune(&self.info.device, cpus).await?;
-            (self.info.tuning, self.tuned) = (Some(tuning), tuned);
-        }
         let cpus = worker_cpus();
-        for queue in 0..first.queues {
+        for queue in 0..queues {
             let worker = WorkerConfig {
                 wait: config.wait,
                 latency: config.latency,
                 batch: CALLBACK_BATCH,
                 cpu: (!cpus.is_empty()).then(|| cpus[queue as usize % cpus.len()]),
             };
-            let device = DeviceInfo { queue, ..first.clone() };
+            let devices = self.ports.iter().map(|port| port.device_info(queue)).collect();
             let recipe = self.recipe(config, queue);
-            let on_failure = self.sockets.on_failure(queue);
-            self.workers.push(WorkerHandle::spawn(worker, vec![device], recipe, on_failure, events.clone())?);
+            let on_failure = self.on_failure(queue);
+            self.workers.push(WorkerHandle::spawn(worker, devices, recipe, on_failure, events.clone())?);
         }
-        while self.info.queues.len() < first.queues as usize {
+        let mut started = 0;
+        while started < queues {
             match self.events.recv().await {
                 Some(WorkerEvent::Started { queue, sockets }) => {
-                    for (socket, info) in sockets {
-                        self.sockets.add(queue, socket);
-                        self.info.queues.push((queue, info));
+                    for (port, (socket, info)) in self.ports.iter_mut().zip(sockets) {
+                        port.sockets.add(queue, socket);
+                        port.info.queues.push((queue, info));
                     }
+                    started += 1;
                 }
                 Some(WorkerEvent::StartFailed { queue, error }) => {
                     self.forget(queue);
@@ -148,27 +101,35 @@ impl Supervisor {
                 None => break,
             }
         }
-        self.info.queues.sort_by_key(|(queue, _)| *queue);
+        for port in &mut self.ports {
+            port.info.queues.sort_by_key(|(queue, _)| *queue);
+        }
         // Not before the driver is running: what came earlier would be lost on it.
         self.set_power(self.switches.power).await?;
         self.set_enabled(self.switches.enabled).await?;
         Ok(())
     }
 
+    /// What takes the sockets of a worker that cannot go on out of every XSKMAP.
+    fn on_failure(&self, queue: u32) -> OnFailure {
+        let all: Vec<_> = self.ports.iter().map(|port| port.sockets.on_failure(queue)).collect();
+        Box::new(move || all.into_iter().for_each(|give_up| give_up()))
+    }
+
     fn recipe(&self, config: &RunConfig, queue: u32) -> Recipe {
-        let socket = XskConfig {
-            iface: self.iface.clone(),
+        // One of the ports that can't share memory with the device is reason enough for all to copy.
+        let skb = self.ports.iter().any(|port| port.info.attached.mode == XdpHook::Skb);
+        let socket = |port: &RunningPort| XskConfig {
+            iface: port.iface.clone(),
             queue,
             rings: config.rings,
             frame_size: self.frame_size,
-            copy: if self.info.attached.mode == XdpHook::Skb { CopyMode::Copy } else { CopyMode::Auto },
+            copy: if skb { CopyMode::Copy } else { CopyMode::Auto },
             risk_kernel_panic: config.risk_kernel_panic,
         };
+        let sockets: Vec<_> = self.ports.iter().map(socket).collect();
         let factory = config.driver.clone();
-        Box::new(move || {
-            let (port, info) = xsk::open(&socket)?;
-            Ok((vec![(port, info)], factory.build(queue)))
-        })
+        Box::new(move || Ok((xsk::open_all(&sockets)?, factory.build(queue))))
     }
 
     fn forget(&mut self, queue: u32) {

@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::slice;
 
 use super::Supervisor;
-use crate::link::attachment::XdpHook;
-use crate::link::peer_napi::{PeerNapi, PeerNapiError};
+use crate::link::peer_napi::PeerNapiError;
 use crate::link::program::{ProgramError, RuleState};
 use crate::link::{Device, DeviceError};
 use crate::steer::{Action, Rule, RuleId};
@@ -54,16 +53,45 @@ impl Supervisor {
     /// [`SteerError`].
     pub async fn add_rules(&mut self, rules: &[Rule], yes: bool) -> Result<Range<u32>, SteerError> {
         // The default route may have come since the start.
-        if !yes
-            && let Some(rule) = rules.iter().find(|rule| rule.takes_everything())
-            && Device::query(&self.iface).await?.is_default_route
-        {
-            return Err(SteerError::DefaultRoute { iface: self.iface.clone(), rule: Box::new(*rule) });
+        if !yes && let Some(rule) = rules.iter().find(|rule| rule.takes_everything()) {
+            for port in &self.ports {
+                if Device::query(&port.iface).await?.is_default_route {
+                    return Err(SteerError::DefaultRoute {
+                        iface: port.iface.clone(),
+                        rule: Box::new(*rule),
+                    });
+                }
+            }
         }
-        if rules.iter().any(|rule| rule.action() == Action::Answer) {
-            self.prepare_answers().await?;
+        let answers = rules.iter().any(|rule| rule.action() == Action::Answer);
+        let mut ids = 0..0;
+        for index in 0..self.ports.len() {
+            let port = &mut self.ports[index];
+            let added = match answers.then(|| port.prepare_answers()) {
+                Some(prepared) => prepared.await.map_err(SteerError::from),
+                None => Ok(()),
+            };
+            match added.and_then(|()| Ok(port.program.add_rules(rules)?)) {
+                // The ports have had the same rules in the same order, and so give the same numbers.
+                Ok(added) => ids = added,
+                Err(error) => {
+                    self.take_back(index, ids);
+                    return Err(error);
+                }
+            }
         }
-        Ok(self.program.add_rules(rules)?)
+        Ok(ids)
+    }
+
+    /// Removes rules from the first so many ports: the next one could not have them.
+    fn take_back(&mut self, ports: usize, ids: Range<u32>) {
+        for port in &mut self.ports[..ports] {
+            for id in ids.clone() {
+                if let Err(error) = port.program.del_rule(RuleId(id)) {
+                    tracing::error!(iface = %port.iface, id, "a rule that was to be taken back stays: {error}");
+                }
+            }
+        }
     }
 
     /// Removes a steering rule, and returns it. Can block for some milliseconds.
@@ -72,33 +100,34 @@ impl Supervisor {
     ///
     /// As for [`SteeringProgram::del_rule`](crate::link::program::SteeringProgram::del_rule).
     pub fn del_rule(&mut self, id: RuleId) -> Result<Rule, ProgramError> {
-        self.program.del_rule(id)
+        let removed = self.ports[0].program.del_rule(id)?;
+        for port in &mut self.ports[1..] {
+            port.program.del_rule(id)?;
+        }
+        Ok(removed)
     }
 
-    /// The steering rules in the order in which they are tried.
+    /// The steering rules in the order in which they are tried, with their hits on all interfaces.
     ///
     /// # Errors
     ///
     /// The hits cannot be read.
     pub fn rules(&self) -> Result<Vec<RuleState>, ProgramError> {
-        self.program.rules()
+        let mut rules = self.ports[0].program.rules()?;
+        for port in &self.ports[1..] {
+            for (sum, rule) in rules.iter_mut().zip(port.program.rules()?) {
+                sum.hits = sum.hits.zip(rule.hits).map(|(sum, hits)| sum + hits);
+            }
+        }
+        Ok(rules)
     }
 
-    /// Replaces the XDP program by a fresh one, without a gap. Blocks while the kernel checks it.
+    /// Replaces the XDP program of each interface by a fresh one, without a gap. Blocks while the kernel checks it.
     ///
     /// # Errors
     ///
     /// As for [`SteeringProgram::reload`](crate::link::program::SteeringProgram::reload).
     pub fn reload(&mut self) -> Result<(), ProgramError> {
-        self.program.reload()
-    }
-
-    /// Makes the other end of a veth pair ready to hear answers of the XDP program. It stays so until the driver stops.
-    pub(super) async fn prepare_answers(&mut self) -> Result<(), PeerNapiError> {
-        // In skb mode they go through the peer's ordinary receive path.
-        if self.peer_napi.is_none() && self.info.attached.mode == XdpHook::Native {
-            self.peer_napi = PeerNapi::prepare(&self.info.device).await?;
-        }
-        Ok(())
+        self.ports.iter_mut().try_for_each(|port| port.program.reload())
     }
 }

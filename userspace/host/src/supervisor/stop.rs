@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use super::port::RunningPort;
 use super::{RunReport, Supervisor};
-use crate::link::PairCounters;
-use crate::link::tuning::Tuned;
 use crate::stats::PortStats;
 use crate::worker::Command;
 use crate::worker::WorkerEvent;
@@ -20,21 +19,10 @@ impl Supervisor {
     /// the driver does not return.
     pub async fn stop(mut self) -> RunReport {
         self.quiesce(QUIESCE_BEFORE_STOP).await;
-        if let Err(error) = self.release_frames().await {
+        if let Err(error) = self.release_frames(0..self.ports.len(), |_| true).await {
             tracing::warn!("{error}");
         }
-        if let Err(error) = self.program.detach() {
-            tracing::warn!("{error}");
-        }
-        for restored in self.tuned.drain(..).rev().map(Tuned::restore) {
-            match restored {
-                Ok(Some(change)) => tracing::info!(iface = %self.iface, "restored: {change}"),
-                Err(error) => tracing::warn!(iface = %self.iface, "what was tuned stays: {error}"),
-                // The interface is gone.
-                Ok(None) => {}
-            }
-        }
-        drop(self.peer_napi.take());
+        self.ports.iter_mut().for_each(RunningPort::detach);
         for worker in &self.workers {
             worker.send(Command::Stop);
         }
@@ -52,8 +40,7 @@ impl Supervisor {
                 worker.join();
             }
         }
-        let link = self.link_counters().await;
-        self.report(missing, link)
+        self.report(missing).await
     }
 
     async fn collect_reports(&mut self) {
@@ -68,12 +55,12 @@ impl Supervisor {
             }
         };
         if tokio::time::timeout(STOP_DEADLINE, all).await.is_err() {
-            tracing::error!(iface = %self.iface, "a worker did not stop in time");
+            tracing::error!(iface = self.iface(), "a worker did not stop in time");
         }
     }
 
-    fn report(self, missing: Vec<u32>, link: Option<PairCounters>) -> RunReport {
-        let Self { iface, driver, program, mut reports, .. } = self;
+    async fn report(mut self, missing: Vec<u32>) -> RunReport {
+        let mut reports = std::mem::take(&mut self.reports);
         reports.sort_by_key(|(queue, _)| *queue);
         let (mut snapshots, mut census, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for (queue, report) in reports {
@@ -84,9 +71,13 @@ impl Supervisor {
             }
             errors.extend(report.error.map(|error| (queue, error)));
         }
-        // The map outlives the attachment, so this is the final count.
-        let counters = program.counters().unwrap_or_default();
-        let stats = PortStats::collect(&iface, driver, counters, &snapshots).with_link(link);
-        RunReport { stats, census, errors, missing }
+        let mut all = Vec::new();
+        for port in &self.ports {
+            // The map outlives the attachment, so this is the final count.
+            let counters = port.program.counters().unwrap_or_default();
+            let link = port.link_counters(&self.netlink).await;
+            all.push(self.port_stats(port, counters, &snapshots, link));
+        }
+        RunReport { stats: PortStats::with_others(all, None), census, errors, missing }
     }
 }

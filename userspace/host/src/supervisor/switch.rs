@@ -1,15 +1,17 @@
 //! Switching a running driver: enabled or not, powered or not, with a link or without.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::port::RunningPort;
 use super::sockets::wait_for_receive_polls;
 use super::{CommandError, Supervisor};
 use crate::link::program::ProgramError;
 use crate::worker::Command;
 use netdext::dispatch::WorkerError;
-use netdext::driver::{PortId, PowerState};
+use netdext::driver::PowerState;
 use netdext::error::one_line;
 
 /// How long answers may take to come in before the driver is switched off. A round trip on a link takes
@@ -34,14 +36,12 @@ pub(super) struct Switches {
     pub enabled: bool,
     /// By the user, or by the system's sleep.
     pub power: PowerState,
-    /// The interface is administratively up.
-    pub link_up: bool,
 }
 
 impl Switches {
-    /// Whether the frames for the driver are to go to its sockets.
-    fn is_active(self) -> bool {
-        let Self { enabled, power, link_up } = self;
+    /// Whether the frames of a port whose interface is up, or not, are to go to its sockets.
+    fn is_active(self, link_up: bool) -> bool {
+        let Self { enabled, power } = self;
         enabled && link_up && power == PowerState::On
     }
 }
@@ -55,7 +55,10 @@ impl Supervisor {
     /// [`SwitchError`].
     pub async fn set_enabled(&mut self, enabled: bool) -> Result<(), SwitchError> {
         self.switches.enabled = enabled;
-        self.follow_link_and_user().await
+        for port in 0..self.ports.len() {
+            self.follow_link_and_user(port).await?;
+        }
+        Ok(())
     }
 
     /// Powers the driver on or off. Off stops its timers, drains the rings and leaves its frames to the kernel.
@@ -65,44 +68,51 @@ impl Supervisor {
     /// [`SwitchError`].
     pub async fn set_power(&mut self, power: PowerState) -> Result<(), SwitchError> {
         self.switches.power = power;
-        self.switch(|reply| Command::SetPower(power, reply)).await
+        self.switch(0..self.ports.len(), |reply| Command::SetPower(power, reply)).await
     }
 
-    /// Tells the workers whether the interface is up. While it is not, the sockets are out of the XSKMAP.
-    pub(super) async fn apply_link(&mut self) {
-        match self.follow_link_and_user().await {
+    /// Tells the workers whether the interface of a port is up. While it is not, the sockets are out of the XSKMAP.
+    pub(super) async fn apply_link(&mut self, port: usize) {
+        match self.follow_link_and_user(port).await {
             // `run` says why, or that the interface is gone, which may be the reason.
             Ok(()) | Err(SwitchError::Command(CommandError::Ended { .. })) => {}
-            Err(error) => tracing::error!(iface = %self.iface, "set_interface_enable: {}", one_line(&error)),
+            Err(error) => {
+                tracing::error!(iface = %self.ports[port].iface, "set_interface_enable: {}", one_line(&error));
+            }
         }
     }
 
-    async fn follow_link_and_user(&mut self) -> Result<(), SwitchError> {
-        let enable = self.switches.enabled && self.switches.link_up;
-        let switched = self.switch(|reply| Command::SetInterfaceEnable(PortId::FIRST, enable, reply)).await;
+    async fn follow_link_and_user(&mut self, port: usize) -> Result<(), SwitchError> {
+        let RunningPort { id, link_up, .. } = self.ports[port];
+        let enable = self.switches.enabled && link_up;
+        let command = |reply| Command::SetInterfaceEnable(id, enable, reply);
+        let switched = self.switch(port..port + 1, command).await;
+        let port = &mut self.ports[port];
         if switched.is_ok() {
-            self.info.enabled = enable;
+            port.info.enabled = enable;
         }
-        self.switch_answers();
+        port.switch_answers();
         switched
     }
 
-    /// Has every worker carry out a command, in the one order that there is: the sockets come into the XSKMAP before it, or
-    /// out of it before it. A driver may ask something as soon as it is enabled, and the answer is its own; what comes
-    /// before it is enabled waits in the rx rings.
+    /// Has every worker carry out a command, in the one order that there is: the sockets of the ports that it is about come
+    /// into the XSKMAP before it, or out of it before it. A driver may ask something as soon as it is enabled, and the
+    /// answer is its own; what comes before it is enabled waits in the rx rings.
     async fn switch(
         &mut self,
+        ports: Range<usize>,
         command: impl Fn(oneshot::Sender<Result<(), WorkerError>>) -> Command,
     ) -> Result<(), SwitchError> {
-        if self.switches.is_active() {
-            self.claim_frames()?;
-        } else {
-            self.release_frames().await?;
+        let switches = self.switches;
+        let active = |port: &RunningPort| switches.is_active(port.link_up);
+        for port in self.ports[ports.clone()].iter_mut().filter(|port| active(port)) {
+            port.claim_frames()?;
         }
+        self.release_frames(ports.clone(), |port| !active(port)).await?;
         let told = self.broadcast(command).await;
         if told.is_err() {
             // A driver that was not switched on would leave them in its rx ring.
-            self.release_frames().await?;
+            self.release_frames(ports, |_| true).await?;
         }
         Ok(told?)
     }
@@ -117,35 +127,23 @@ impl Supervisor {
         self.switches.power
     }
 
-    /// Puts the sockets into the XSKMAP.
-    fn claim_frames(&mut self) -> Result<(), ProgramError> {
-        if !self.sockets.are_claimed() {
-            self.sockets.claim()?;
-            self.switch_answers();
-        }
-        Ok(())
-    }
-
-    /// Lets the XDP program answer exactly while the driver has its frames. A failure is logged only: the
-    /// requests go to the driver then, which answers them too.
-    fn switch_answers(&mut self) {
-        let active = self.sockets.are_claimed() && self.info.enabled;
-        let on = self.answer && active;
-        let maps = self.program.maps_mut();
-        if let Err(error) = maps.set_answer(on).and_then(|()| maps.set_paused(!active)) {
-            tracing::error!(iface = %self.iface, on, "switch the answers of the XDP program: {error}");
-        }
-    }
-
-    /// Takes the sockets out of the XSKMAP, so that frames pass to the kernel, and waits until those that were
-    /// redirected before are in the rx rings.
-    pub(super) async fn release_frames(&mut self) -> Result<(), ProgramError> {
-        if !self.sockets.are_claimed() {
+    /// Takes the sockets of the ports that are meant out of the XSKMAP, so that frames pass to the kernel, and waits until
+    /// those that were redirected before are in the rx rings.
+    pub(super) async fn release_frames(
+        &mut self,
+        ports: Range<usize>,
+        is_meant: impl Fn(&RunningPort) -> bool,
+    ) -> Result<(), ProgramError> {
+        let is_meant = |port: &RunningPort| is_meant(port) && port.sockets.are_claimed();
+        if !self.ports[ports.clone()].iter().any(is_meant) {
             return Ok(());
         }
         self.quiesce(QUIESCE_BEFORE_SWITCH).await;
-        let released = self.sockets.release();
-        self.switch_answers();
+        let mut released = Ok(());
+        for port in self.ports[ports].iter_mut().filter(|port| is_meant(port)) {
+            released = released.and(port.sockets.release());
+            port.switch_answers();
+        }
         // Fails only if it panics.
         let _ = tokio::task::spawn_blocking(wait_for_receive_polls).await;
         Ok(released?)

@@ -24,6 +24,8 @@ pub enum Direction {
 pub struct Record {
     /// When it came by.
     pub at: Timestamp,
+    /// The place of the port among those of the driver.
+    pub port: u32,
     /// The queue.
     pub queue: u32,
     /// Which way it went.
@@ -73,6 +75,7 @@ pub struct Tap {
 
 impl Tap {
     fn new(
+        port: u32,
         queue: u32,
         direction: Direction,
         filter: &Arc<Filter>,
@@ -85,7 +88,7 @@ impl Tap {
         let (to_tap, empty) = sync_channel(ring_size as usize);
         for _ in 0..ring_size {
             let data = Vec::with_capacity(snaplen as usize);
-            let record = Record { at: Timestamp::default(), queue, direction, original_len: 0, data };
+            let record = Record { at: Timestamp::default(), port, queue, direction, original_len: 0, data };
             let _ = to_tap.try_send(record);
         }
         let tap = Self {
@@ -144,16 +147,17 @@ pub struct TapPair {
 }
 
 impl TapPair {
-    /// The taps of a queue, with `ring_size` records of up to `snaplen` bytes in each direction, and what the writer
+    /// The taps of a queue of a port, with `ring_size` records of up to `snaplen` bytes in each direction, and what the writer
     /// needs of them.
     pub fn new(
+        port: u32,
         queue: u32,
         filter: &Arc<Filter>,
         snaplen: u32,
         ring_size: u32,
         counts: &Arc<Counts>,
     ) -> (Self, [Source; 2]) {
-        let tap = |direction| Tap::new(queue, direction, filter, snaplen, ring_size, counts);
+        let tap = |direction| Tap::new(port, queue, direction, filter, snaplen, ring_size, counts);
         let (received, incoming) = tap(Direction::In);
         let (submitted, outgoing) = tap(Direction::Out);
         (Self { received, submitted }, [incoming, outgoing])
