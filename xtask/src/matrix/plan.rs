@@ -66,7 +66,7 @@ pub const LEFT_OUT: [(&str, &str); 15] = [
     ("device", "it is of the device layer, which no other kernel has changed"),
     ("doctor", "it is of settings of the host, with no XDP program"),
     ("dropped", "it is of the supervisor, which does not depend on the kernel"),
-    ("enabling", "it is of the worker and the supervisor, which do not depend on the kernel"),
+    ("enabling", "it is of the supervisor, which does not depend on the kernel"),
     ("events", "it is of netlink, with no XDP program"),
     ("faulty_driver", "it is of the worker, which does not depend on the kernel"),
     ("metrics", "it needs Python"),
