@@ -4,8 +4,10 @@ pub mod generate;
 pub mod neighbors;
 pub mod ping;
 pub mod reflect;
+mod requests;
 pub mod sample;
 pub mod sink;
+mod station;
 #[cfg(test)]
 mod testing;
 
