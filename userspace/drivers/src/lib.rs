@@ -2,6 +2,8 @@
 
 pub mod generate;
 pub mod neighbors;
+mod outcome;
+mod pending;
 pub mod ping;
 pub mod reflect;
 mod requests;

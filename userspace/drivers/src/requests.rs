@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::sample::injector::InjectorStats;
-use crate::sample::outcome::Handled;
-use crate::sample::pending::{Match, Pending, Request};
+use crate::outcome::Handled;
+use crate::pending::{Match, Pending, Request};
 use netdext::dispatch::Timestamp;
 use netdext::driver::{Cx, PortId};
-use netdext::metrics::Histogram;
+use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::Packet;
 use netdext::proto::MacAddr;
 use netdext::proto::echo::EchoReply;
@@ -20,6 +19,88 @@ const SHORTEST_NS: u64 = 1;
 const RTT_DIGITS: u8 = 3;
 /// One less, because errors span more decades, and a copy is made for every look at the counts.
 const PACING_DIGITS: u8 = 2;
+
+/// What an injector of echo requests counted. `sent == replies + lost + in_flight` at any time.
+#[derive(Clone, Debug)]
+pub(crate) struct InjectorStats {
+    /// Requests submitted to the tx ring.
+    pub(crate) sent: u64,
+    /// Requests that were due and could not be submitted, for want of a frame or of room; what was taken from
+    /// the pool went back to it.
+    pub(crate) not_sent: u64,
+    /// Requests answered in time, each counted once.
+    pub(crate) replies: u64,
+    /// Requests not answered within the time limit.
+    pub(crate) lost: u64,
+    /// Requests still waiting for an answer.
+    pub(crate) in_flight: u64,
+    /// Replies that came after their request was counted as lost.
+    pub(crate) late: u64,
+    /// Further replies to a request that was already answered.
+    pub(crate) duplicates: u64,
+    /// Of `replies`, those that came after the reply to a later request to the same target.
+    pub(crate) out_of_order: u64,
+    /// Round-trip times in ns, from when each request was sent.
+    pub(crate) rtt_ns: Histogram,
+    /// The same from when each request was planned to be sent, so that a sender held up does not hide how long
+    /// an answer would have taken (coordinated omission).
+    pub(crate) rtt_from_schedule_ns: Histogram,
+    /// How much later than planned each request was sent, in ns; 1 stands for 0.
+    pub(crate) pacing_error_ns: Histogram,
+}
+
+impl InjectorStats {
+    /// The name of the group that they are.
+    pub(crate) const GROUP: &'static str = "injector";
+
+    /// The same as metrics. The residue, which is always 0, is there for whoever sums up.
+    pub(crate) fn metrics(&self) -> Metrics {
+        let residue = self.sent as i64 - (self.replies + self.lost + self.in_flight) as i64;
+        Metrics::default()
+            .counter("sent", self.sent)
+            .counter("replies", self.replies)
+            .counter("lost", self.lost)
+            .gauge("in_flight", self.in_flight as i64)
+            .gauge("residue", residue)
+            .counter("not_sent", self.not_sent)
+            .counter("late", self.late)
+            .counter("duplicates", self.duplicates)
+            .counter("out_of_order", self.out_of_order)
+            .histogram("rtt_ns", &self.rtt_ns)
+            .histogram("rtt_from_schedule_ns", &self.rtt_from_schedule_ns)
+            .histogram("pacing_error_ns", &self.pacing_error_ns)
+    }
+
+    /// What the metrics of a driver say of its injector, if it has one.
+    #[cfg(test)]
+    pub(crate) fn of(stats: &netdext::driver::DriverStats) -> Option<Self> {
+        use netdext::metrics::Metric;
+        let metrics = stats.group(Self::GROUP)?;
+        let number = |name: &str| match metrics.get(name) {
+            Some(Metric::Counter(count)) => *count,
+            Some(Metric::Gauge(value)) => *value as u64,
+            other => panic!("{name}: {other:?}"),
+        };
+        let times = |name: &str| match metrics.get(name) {
+            Some(Metric::Histogram(times)) => times.clone(),
+            other => panic!("{name}: {other:?}"),
+        };
+        assert_eq!(number("residue"), 0);
+        Some(Self {
+            sent: number("sent"),
+            not_sent: number("not_sent"),
+            replies: number("replies"),
+            lost: number("lost"),
+            in_flight: number("in_flight"),
+            late: number("late"),
+            duplicates: number("duplicates"),
+            out_of_order: number("out_of_order"),
+            rtt_ns: times("rtt_ns"),
+            rtt_from_schedule_ns: times("rtt_from_schedule_ns"),
+            pacing_error_ns: times("pacing_error_ns"),
+        })
+    }
+}
 
 /// By what the requests of a run are told from those of others.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use netdext_abi::{Kind, Malformed, Parsed};
 
 use crate::neighbors::Neighbors;
-use crate::sample::outcome::{Handled, Outcome, Outcomes, Unsent};
+use crate::outcome::{Handled, Outcome, Outcomes, Unsent};
 use netdext::dispatch::Timestamp;
 use netdext::driver::{Cx, PortId};
 use netdext::packet::Packet;

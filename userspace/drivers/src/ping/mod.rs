@@ -32,8 +32,7 @@ pub use self::config::{KnownMac, NextHop, PingConfig, PingConfigError};
 use self::receive::Probe;
 use self::state::State;
 use crate::neighbors::send_solicit;
-use crate::requests::{Identity, check_payload};
-use crate::sample::injector::InjectorStats;
+use crate::requests::{Identity, InjectorStats, check_payload};
 use crate::station::Responder;
 use netdext::dispatch::{Fired, TimerId};
 use netdext::driver::{

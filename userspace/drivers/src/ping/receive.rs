@@ -3,7 +3,7 @@
 use super::config::PingConfig;
 use super::state::State;
 use crate::neighbors::Neighbors;
-use crate::sample::outcome::Handled;
+use crate::outcome::Handled;
 use crate::station::Station;
 use netdext::dispatch::Timestamp;
 use netdext::proto::echo::EchoReply;

@@ -21,13 +21,11 @@
 
 mod config;
 mod inject;
-pub(super) mod injector;
+mod injector;
 mod leader;
 mod log;
 #[cfg(feature = "cli")]
 mod options;
-pub(super) mod outcome;
-pub(super) mod pending;
 mod receive;
 mod shared;
 mod targets;
@@ -44,11 +42,11 @@ pub use inject::{InjectSettings, RttSummary, TargetStats};
 pub use options::{Options, interval_of};
 
 use self::inject::InjectCommand;
-use self::injector::{Injector, InjectorStats};
+use self::injector::Injector;
 use self::leader::Leader;
 use self::receive::Receiver;
 use self::shared::{Access, Shared};
-use crate::requests::Identity;
+use crate::requests::{Identity, InjectorStats};
 use netdext::dispatch::Fired;
 use netdext::driver::{
     ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, Requirements,

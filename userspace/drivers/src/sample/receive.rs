@@ -6,9 +6,9 @@ use netdext_abi::parse;
 use tracing::{Level, debug, enabled, info};
 
 use super::log::{Line, LineLimit};
-use super::outcome::Handled;
 use super::shared::Access;
 use crate::neighbors::Neighbors;
+use crate::outcome::Handled;
 use crate::station::{Responder, Station};
 use netdext::dispatch::Timestamp;
 use netdext::driver::{Cx, PortId};
