@@ -2,10 +2,14 @@
 
 pub mod generate;
 pub mod neighbors;
+mod outcome;
+mod pending;
 pub mod ping;
 pub mod reflect;
+mod requests;
 pub mod sample;
 pub mod sink;
+mod station;
 #[cfg(test)]
 mod testing;
 

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::sample::pending::MAX_PENDING;
+use crate::pending::MAX_PENDING;
 use netdext::proto::MacAddr;
 use netdext::proto::probe::Stamp;
 

@@ -25,13 +25,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fastrand::Rng;
+use netdext_abi::parse;
 use tokio::sync::mpsc;
 
 pub use self::config::{KnownMac, NextHop, PingConfig, PingConfigError};
-use self::receive::Receiver;
+use self::receive::Probe;
 use self::state::State;
 use crate::neighbors::send_solicit;
-use crate::sample::injector::InjectorStats;
+use crate::requests::{Identity, InjectorStats, check_payload};
+use crate::station::Responder;
 use netdext::dispatch::{Fired, TimerId};
 use netdext::driver::{
     Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, Requirements, RxTimestamps,
@@ -157,7 +159,7 @@ impl Ping {
     pub fn new(config: PingConfig, seed: u64) -> Result<(Self, mpsc::Receiver<PingEvent>), PingConfigError> {
         let mut rng = Rng::with_seed(seed);
         let (sender, events) = mpsc::channel(EVENTS + 1);
-        let state = State::new(&config, rng.u16(..), rng.u32(..), sender)?;
+        let state = State::new(&config, Identity::new(&mut rng), sender)?;
         let shared = Shared { led: AtomicBool::new(false), state: Mutex::new(state) };
         Ok((Self { config: Arc::new(config), shared: Arc::new(shared) }, events))
     }
@@ -174,7 +176,7 @@ impl Ping {
             Box::new(PingDriver {
                 config: Arc::clone(&config),
                 shared: Arc::clone(&shared),
-                receiver: Receiver::default(),
+                responder: Responder::new(true),
                 leads: false,
                 timers: None,
             })
@@ -190,7 +192,7 @@ impl Ping {
 struct PingDriver {
     config: Arc<PingConfig>,
     shared: Arc<Shared>,
-    receiver: Receiver,
+    responder: Responder,
     leads: bool,
     timers: Option<Timers>,
 }
@@ -244,18 +246,10 @@ impl Driver for PingDriver {
 
     fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
         let device = &devices[0];
-        self.receiver.local = Local::new(device.mac, &device.addresses);
+        self.responder.local = Local::new(device.mac, &device.addresses);
         self.leads = !self.shared.led.swap(true, Ordering::Relaxed);
-        let overhead = if self.config.target.is_ipv4() { 28 } else { 48 };
-        let longest = device.mtu.saturating_sub(overhead);
-        if self.config.payload_len > longest {
-            let reason = format!(
-                "a payload of {} bytes does not fit the MTU of {}: {longest} is the limit",
-                self.config.payload_len, device.mtu
-            );
-            return Err(DriverError { driver: NAME, operation: "init", reason });
-        }
-        Ok(())
+        check_payload(self.config.payload_len, device.mtu, self.config.target.is_ipv6())
+            .map_err(|reason| DriverError { driver: NAME, operation: "init", reason })
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> Result<(), DriverError> {
@@ -295,7 +289,8 @@ impl Driver for PingDriver {
     fn rx_packets(&mut self, cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) {
         let state = &mut *self.shared.lock();
         while let Some(packet) = batch.pop() {
-            self.receiver.complete(cx, packet, &self.config, state);
+            let parsed = parse(packet.data());
+            self.responder.complete(cx, packet, &parsed, &mut Probe { config: &self.config, state });
         }
     }
 
@@ -317,19 +312,19 @@ impl Driver for PingDriver {
     }
 
     fn pending(&self) -> u64 {
-        if self.leads { self.shared.lock().in_flight() } else { 0 }
+        if self.leads { self.shared.lock().requests.pending.in_flight() } else { 0 }
     }
 
     fn stats(&self) -> DriverStats {
         let mut stats = DriverStats {
-            counters: self.receiver.outcomes.counters(),
-            drops: self.receiver.outcomes.drops(),
+            counters: self.responder.outcomes.counters(),
+            drops: self.responder.outcomes.drops(),
             ..DriverStats::default()
         };
         if self.leads {
             let state = self.shared.lock();
             stats.events = vec![("neighbors_unreachable", state.neighbors.failed())];
-            stats.groups.push((InjectorStats::GROUP, state.stats().metrics()));
+            stats.groups.push((InjectorStats::GROUP, state.requests.stats().metrics()));
         }
         stats
     }

@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::pending::MAX_PENDING;
 use super::targets::MAX_TARGETS;
+use crate::pending::MAX_PENDING;
 use netdext::proto::probe::Stamp;
 
 /// The longest payload of an IPv4 datagram with an echo request.

@@ -3,126 +3,23 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use fastrand::Rng;
-
 use super::config::InjectorConfig;
 use super::inject::TargetStats;
-use super::outcome::Handled;
-use super::pending::{Match, Pending, Request};
 use super::targets::Targets;
 use crate::neighbors::Neighbors;
+use crate::outcome::Handled;
+use crate::pending::{Match, Request};
+use crate::requests::{Identity, InjectorStats, Requests, handled};
 use netdext::dispatch::Timestamp;
-use netdext::driver::{Cx, PortId};
-use netdext::metrics::{Histogram, Metrics};
-use netdext::packet::{OutOfFrame, Packet, PacketBatch};
+use netdext::driver::Cx;
+use netdext::packet::{Packet, PacketBatch};
 use netdext::proto::Local;
 use netdext::proto::echo::EchoReply;
-use netdext::proto::probe::{EchoRequest, Path, Stamp, is_intact};
-
-/// The shortest time that is recorded, in ns.
-const SHORTEST_NS: u64 = 1;
-const RTT_DIGITS: u8 = 3;
-/// One less, because errors span more decades, and a copy is made for every look at the counts.
-const PACING_DIGITS: u8 = 2;
+use netdext::proto::probe::Path;
 
 /// Requests in a row that a target that was learnt may leave unanswered before another one takes its place: two
 /// batches of the default size, so ten seconds.
 pub(super) const SILENT_FOR: u32 = 16;
-
-/// What an injector of echo requests counted. `sent == replies + lost + in_flight` at any time.
-#[derive(Clone, Debug)]
-pub(crate) struct InjectorStats {
-    /// Requests submitted to the tx ring.
-    pub(crate) sent: u64,
-    /// Requests that were due and could not be submitted, for want of a frame or of room; what was taken from
-    /// the pool went back to it.
-    pub(crate) not_sent: u64,
-    /// Requests answered in time, each counted once.
-    pub(crate) replies: u64,
-    /// Requests not answered within the time limit.
-    pub(crate) lost: u64,
-    /// Requests still waiting for an answer.
-    pub(crate) in_flight: u64,
-    /// Replies that came after their request was counted as lost.
-    pub(crate) late: u64,
-    /// Further replies to a request that was already answered.
-    pub(crate) duplicates: u64,
-    /// Of `replies`, those that came after the reply to a later request to the same target.
-    pub(crate) out_of_order: u64,
-    /// Round-trip times in ns, from when each request was sent.
-    pub(crate) rtt_ns: Histogram,
-    /// The same from when each request was planned to be sent, so that a sender held up does not hide how long
-    /// an answer would have taken (coordinated omission).
-    pub(crate) rtt_from_schedule_ns: Histogram,
-    /// How much later than planned each request was sent, in ns; 1 stands for 0.
-    pub(crate) pacing_error_ns: Histogram,
-}
-
-impl InjectorStats {
-    /// The name of the group that they are.
-    pub(crate) const GROUP: &'static str = "injector";
-
-    /// The same as metrics. The residue, which is always 0, is there for whoever sums up.
-    pub(crate) fn metrics(&self) -> Metrics {
-        let residue = self.sent as i64 - (self.replies + self.lost + self.in_flight) as i64;
-        Metrics::default()
-            .counter("sent", self.sent)
-            .counter("replies", self.replies)
-            .counter("lost", self.lost)
-            .gauge("in_flight", self.in_flight as i64)
-            .gauge("residue", residue)
-            .counter("not_sent", self.not_sent)
-            .counter("late", self.late)
-            .counter("duplicates", self.duplicates)
-            .counter("out_of_order", self.out_of_order)
-            .histogram("rtt_ns", &self.rtt_ns)
-            .histogram("rtt_from_schedule_ns", &self.rtt_from_schedule_ns)
-            .histogram("pacing_error_ns", &self.pacing_error_ns)
-    }
-
-    /// What the metrics of a driver say of its injector, if it has one.
-    #[cfg(test)]
-    pub(crate) fn of(stats: &netdext::driver::DriverStats) -> Option<Self> {
-        use netdext::metrics::Metric;
-        let metrics = stats.group(Self::GROUP)?;
-        let number = |name: &str| match metrics.get(name) {
-            Some(Metric::Counter(count)) => *count,
-            Some(Metric::Gauge(value)) => *value as u64,
-            other => panic!("{name}: {other:?}"),
-        };
-        let times = |name: &str| match metrics.get(name) {
-            Some(Metric::Histogram(times)) => times.clone(),
-            other => panic!("{name}: {other:?}"),
-        };
-        assert_eq!(number("residue"), 0);
-        Some(Self {
-            sent: number("sent"),
-            not_sent: number("not_sent"),
-            replies: number("replies"),
-            lost: number("lost"),
-            in_flight: number("in_flight"),
-            late: number("late"),
-            duplicates: number("duplicates"),
-            out_of_order: number("out_of_order"),
-            rtt_ns: times("rtt_ns"),
-            rtt_from_schedule_ns: times("rtt_from_schedule_ns"),
-            pacing_error_ns: times("pacing_error_ns"),
-        })
-    }
-}
-
-/// By what the requests of a run are told from those of others.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Identity {
-    identifier: u16,
-    token: u32,
-}
-
-impl Identity {
-    pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { identifier: rng.u16(..), token: rng.u32(..) }
-    }
-}
 
 /// The state that all instances of a run share: a reply may arrive on another queue than its request left.
 #[derive(Debug)]
@@ -130,24 +27,16 @@ pub(super) struct Injector {
     targets: Targets,
     /// Whether the target is to be whoever is heard.
     learns: bool,
-    pending: Pending,
-    identity: Identity,
+    requests: Requests,
     payload_len: u16,
     counts: Counts,
-    rtt_ns: Histogram,
-    rtt_from_schedule_ns: Histogram,
-    pacing_error_ns: Histogram,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    not_sent: u64,
     no_target: u64,
     unresolved: u64,
     unanswered_at_disable: u64,
-    late: u64,
-    duplicates: u64,
-    out_of_order: u64,
     targets_replaced: u64,
 }
 
@@ -163,38 +52,30 @@ enum Unsent {
 #[derive(Debug)]
 pub(super) struct TooManyWaiting;
 
-fn record(histogram: &mut Histogram, time: Duration, count: u64) {
-    histogram.record_n((time.as_nanos() as u64).max(SHORTEST_NS), count);
-}
-
 impl Injector {
     /// An injector that still looks for a target.
     pub(super) fn new(identity: Identity, config: &InjectorConfig, waiting: u64) -> Self {
         Self {
             targets: Targets::default(),
             learns: true,
-            pending: Pending::new(waiting, config.reply_timeout),
-            identity,
+            requests: Requests::new(identity, waiting, config.reply_timeout),
             payload_len: config.payload_len as u16,
             counts: Counts::default(),
-            rtt_ns: Histogram::with_digits(RTT_DIGITS),
-            rtt_from_schedule_ns: Histogram::with_digits(RTT_DIGITS),
-            pacing_error_ns: Histogram::with_digits(PACING_DIGITS),
         }
     }
 
     /// Sends so many bytes from now on, with room for `waiting` requests at the same time.
     pub(super) fn set_shape(&mut self, payload_len: usize, waiting: u64) {
         self.payload_len = payload_len as u16;
-        self.pending.grow(waiting);
+        self.requests.pending.grow(waiting);
     }
 
     /// Makes these the targets; none means to learn one.
     pub(super) fn set_targets(&mut self, paths: &[Path], now: Timestamp) -> Result<(), TooManyWaiting> {
         self.expire(now);
-        let (next, settled) = (self.pending.number(), self.pending.settled());
+        let (next, settled) = (self.requests.pending.number(), self.requests.pending.settled());
         let forgotten = self.targets.replace(paths, next, settled).ok_or(TooManyWaiting)?;
-        self.pending.forget_below(forgotten);
+        self.requests.pending.forget_below(forgotten);
         self.learns = paths.is_empty();
         Ok(())
     }
@@ -245,23 +126,23 @@ impl Injector {
         }
         let lateness = cx.now.since(scheduled);
         let taken = cx.pool.alloc_into(packets, count);
-        self.counts.not_sent += (count - taken) as u64;
+        self.requests.not_sent += (count - taken) as u64;
         let mut sent = 0;
         while let Some(packet) = packets.pop() {
             match self.send(cx, neighbors, packet, lateness) {
                 Ok(()) => sent += 1,
                 Err(Unsent::Unresolved) => self.counts.unresolved += 1,
-                Err(Unsent::Rejected) => self.counts.not_sent += 1,
+                Err(Unsent::Rejected) => self.requests.not_sent += 1,
             }
         }
-        record(&mut self.pacing_error_ns, lateness, sent);
+        self.requests.paced(lateness, sent);
     }
 
     fn send(
         &mut self,
         cx: &mut Cx<'_>,
         neighbors: &mut Neighbors,
-        mut packet: Packet,
+        packet: Packet,
         lateness: Duration,
     ) -> Result<(), Unsent> {
         let slot = self.targets.next_in_turn().ok_or(Unsent::Rejected)?;
@@ -270,105 +151,64 @@ impl Injector {
             target.unresolved();
             return Err(Unsent::Unresolved);
         };
-        let counter = self.pending.next().ok_or(Unsent::Rejected)?;
-        let request = EchoRequest {
-            source_mac: cx.device(PortId::FIRST).mac,
-            destination_mac,
-            path: target.path(),
-            identifier: self.identity.identifier,
-            payload_len: self.payload_len.into(),
-        };
-        let stamp = Stamp { token: self.identity.token, counter, sent: cx.now };
-        write(&mut packet, &request, &stamp).map_err(|_| Unsent::Rejected)?;
-        cx.tx(PortId::FIRST).submit(packet).map_err(|_| Unsent::Rejected)?;
+        let request = Request::new(slot, self.payload_len, lateness);
+        let sent = self.requests.send(cx, packet, target.path(), destination_mac, request);
+        sent.ok_or(Unsent::Rejected)?;
         target.sent();
-        let lateness_ns = u32::try_from(lateness.as_nanos()).unwrap_or(u32::MAX);
-        let request = Request { target: slot, payload_len: self.payload_len, lateness_ns };
-        self.pending.sent(request, cx.now);
         Ok(())
     }
 
     /// An echo reply arrived at `at`. `None` if it answers a request of somebody else.
     pub(super) fn reply(&mut self, reply: &EchoReply<'_>, at: Timestamp) -> Option<Handled> {
-        let stamp = Stamp::read(reply.payload)?;
-        if stamp.token != self.identity.token || reply.identifier != self.identity.identifier {
-            return None;
-        }
-        if reply.sequence != stamp.sequence() || !is_intact(reply.payload) {
-            return Some(Handled::EchoReplyMismatched);
-        }
         let targets = &mut self.targets;
         let mut answering = None;
-        let found = self.pending.reply(stamp.counter, stamp.sent, at, |request| {
+        let (stamp, found) = self.requests.reply(reply, at, |request| {
             let target = targets.slot(request.target);
-            let fits =
-                target.address() == reply.source && usize::from(request.payload_len) == reply.payload.len();
+            let fits = target.address() == reply.source;
             answering = fits.then_some(target);
             fits
-        });
-        Some(match (found, answering) {
-            (Match::InTime { rtt, lateness }, Some(target)) => {
+        })?;
+        match (found, answering) {
+            (Match::InTime { rtt, .. }, Some(target)) => {
                 let in_order = target.answered(stamp.counter, rtt);
-                self.counts.out_of_order += u64::from(!in_order);
-                record(&mut self.rtt_ns, rtt, 1);
-                record(&mut self.rtt_from_schedule_ns, rtt + lateness, 1);
-                Handled::EchoReplyMatched
+                self.requests.out_of_order += u64::from(!in_order);
             }
             (Match::Late { newly_lost }, Some(target)) => {
                 if newly_lost {
                     target.lost();
                 }
                 target.late();
-                self.counts.late += 1;
-                Handled::EchoReplyLate
             }
-            (Match::Duplicate, _) => {
-                self.counts.duplicates += 1;
-                Handled::EchoReplyDuplicate
-            }
-            (Match::TooOld, _) => Handled::EchoReplyTooOld,
-            // What matches has its target.
-            (Match::Mismatch, _) | (_, None) => Handled::EchoReplyMismatched,
-        })
+            _ => {}
+        }
+        Some(handled(found))
     }
 
     /// Gives up the requests whose time is over.
     pub(super) fn expire(&mut self, now: Timestamp) {
         let targets = &mut self.targets;
-        self.pending.expire(now, |slot| targets.slot(slot).lost());
+        self.requests.pending.expire(now, |slot| targets.slot(slot).lost());
     }
 
     /// The interface is being disabled: nothing can be answered any more, so what waits is lost.
     pub(super) fn settle(&mut self, now: Timestamp) {
         self.expire(now);
         let targets = &mut self.targets;
-        self.counts.unanswered_at_disable += self.pending.settle(|slot| targets.slot(slot).lost());
+        self.counts.unanswered_at_disable += self.requests.pending.settle(|slot| targets.slot(slot).lost());
     }
 
     /// When [`expire`](Self::expire) would next leave nothing waiting.
     pub(super) fn deadline(&self) -> Option<Timestamp> {
-        self.pending.last_deadline()
+        self.requests.pending.last_deadline()
     }
 
     pub(super) fn stats(&self) -> InjectorStats {
-        InjectorStats {
-            sent: self.pending.total_sent(),
-            not_sent: self.counts.not_sent,
-            replies: self.pending.replies(),
-            lost: self.pending.lost(),
-            in_flight: self.pending.in_flight(),
-            late: self.counts.late,
-            duplicates: self.counts.duplicates,
-            out_of_order: self.counts.out_of_order,
-            rtt_ns: self.rtt_ns.clone(),
-            rtt_from_schedule_ns: self.rtt_from_schedule_ns.clone(),
-            pacing_error_ns: self.pacing_error_ns.clone(),
-        }
+        self.requests.stats()
     }
 
     /// Requests that wait for a reply.
     pub(super) fn in_flight(&self) -> u64 {
-        self.pending.in_flight()
+        self.requests.pending.in_flight()
     }
 
     pub(super) fn target_stats(&self) -> Vec<TargetStats> {
@@ -389,17 +229,5 @@ impl Injector {
 
 /// Between which addresses requests to `address` go; `None` if it is on no network of ours.
 pub(super) fn path_to(address: IpAddr, local: &Local) -> Option<Path> {
-    match (local.source_for(address)?, address) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Path::V4 { source, destination }),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Path::V6 { source, destination }),
-        _ => None,
-    }
-}
-
-/// Writes a request into a packet that was just taken from the pool, leaving the data where it begins.
-fn write(packet: &mut Packet, request: &EchoRequest, stamp: &Stamp) -> Result<(), OutOfFrame> {
-    packet.set_data(packet.data_offset(), request.frame_len())?;
-    packet.set_link_header_len(EchoRequest::LINK_HEADER_LEN)?;
-    request.write(stamp, packet.data_mut());
-    Ok(())
+    Path::between(local.source_for(address)?, address)
 }

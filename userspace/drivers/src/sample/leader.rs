@@ -8,6 +8,7 @@ use super::inject::{InjectCommand, InjectSettings};
 use super::injector::{Injector, path_to};
 use super::shared::{Shared, State};
 use crate::neighbors::{Neighbors, send_solicit};
+use crate::requests::check_payload;
 use netdext::dispatch::{Fired, TimerId, Timestamp};
 use netdext::driver::{Cx, DeviceInfo, PortId};
 use netdext::packet::PacketBatch;
@@ -186,7 +187,7 @@ impl Leader {
         local: &Local,
     ) -> Result<(), String> {
         let waiting = config.waiting().map_err(|error| error.to_string())?;
-        check_payload(&config, device)?;
+        check_payload(config.payload_len, device.mtu, over_ipv6(&config, device))?;
         let paths = if new_targets { paths(&config.targets, device, local)? } else { Vec::new() };
         let State { neighbors, injector, identity } = &mut *shared.lock();
         let injector = injector.get_or_insert_with(|| Injector::new(*identity, &config, waiting));
@@ -278,26 +279,13 @@ fn other_end(device: &DeviceInfo, local: &Local) -> Option<IpAddr> {
     addresses.filter(|address| path_to(*address, local).is_some()).min_by_key(IpAddr::is_ipv6)
 }
 
-/// Refuses a payload that does not fit the MTU.
-fn check_payload(config: &InjectorConfig, device: &DeviceInfo) -> Result<(), String> {
-    let (payload, mtu, longest) = (config.payload_len, device.mtu, longest_payload(config, device));
-    if payload > longest {
-        return Err(format!(
-            "a payload of {payload} bytes does not fit the MTU of {mtu}: {longest} is the limit"
-        ));
-    }
-    Ok(())
-}
-
-/// The longest payload of an echo request to any of the targets, or to any address if they are to be learnt.
-fn longest_payload(config: &InjectorConfig, device: &DeviceInfo) -> usize {
-    let over_ipv6 = if config.targets.is_empty() {
+/// Whether any of the targets, or any address if they are to be learnt, is one of IPv6.
+fn over_ipv6(config: &InjectorConfig, device: &DeviceInfo) -> bool {
+    if config.targets.is_empty() {
         device.addresses.iter().any(|(address, _)| address.is_ipv6())
     } else {
         config.targets.iter().any(IpAddr::is_ipv6)
-    };
-    let overhead = if over_ipv6 { 48 } else { 28 };
-    device.mtu.saturating_sub(overhead)
+    }
 }
 
 /// How to reach each of the targets.

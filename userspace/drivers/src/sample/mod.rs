@@ -21,14 +21,12 @@
 
 mod config;
 mod inject;
-pub(super) mod injector;
+mod injector;
 mod leader;
 mod log;
 #[cfg(feature = "cli")]
 mod options;
-pub(super) mod outcome;
-pub(super) mod pending;
-pub(super) mod receive;
+mod receive;
 mod shared;
 mod targets;
 #[cfg(test)]
@@ -44,10 +42,11 @@ pub use inject::{InjectSettings, RttSummary, TargetStats};
 pub use options::{Options, interval_of};
 
 use self::inject::InjectCommand;
-use self::injector::{Identity, Injector, InjectorStats};
+use self::injector::Injector;
 use self::leader::Leader;
 use self::receive::Receiver;
 use self::shared::{Access, Shared};
+use crate::requests::{Identity, InjectorStats};
 use netdext::dispatch::Fired;
 use netdext::driver::{
     ControlError, Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, PortId, Requirements,
@@ -115,12 +114,12 @@ impl Driver for Sample {
 
     fn init(&mut self, devices: &[DeviceInfo]) -> Result<(), DriverError> {
         let device = &devices[0];
-        self.receiver.local = Local::new(device.mac, &device.addresses);
+        self.receiver.responder.local = Local::new(device.mac, &device.addresses);
         if !self.shared.take_lead() {
             return Ok(());
         }
         let injector = self.config.injector.take();
-        let leader = Leader::new(injector, device, &self.shared, &self.receiver.local);
+        let leader = Leader::new(injector, device, &self.shared, &self.receiver.responder.local);
         self.leader = Some(leader.map_err(|reason| error("init", reason))?);
         Ok(())
     }
@@ -139,7 +138,7 @@ impl Driver for Sample {
         enable: bool,
     ) -> Result<(), DriverError> {
         if let Some(leader) = &mut self.leader {
-            leader.set_enabled(cx, enable, &self.shared, &self.receiver.local);
+            leader.set_enabled(cx, enable, &self.shared, &self.receiver.responder.local);
         }
         Ok(())
     }
@@ -153,7 +152,7 @@ impl Driver for Sample {
 
     fn timer(&mut self, cx: &mut Cx<'_>, fired: Fired) {
         if let Some(leader) = &mut self.leader {
-            leader.receive_timer(cx, fired, &self.shared, &self.receiver.local);
+            leader.receive_timer(cx, fired, &self.shared, &self.receiver.responder.local);
         }
     }
 
@@ -166,7 +165,7 @@ impl Driver for Sample {
             return Ok(Some(json!(self.target_stats())));
         }
         leader
-            .inject(cx, &command, &self.shared, &self.receiver.local)
+            .inject(cx, &command, &self.shared, &self.receiver.responder.local)
             .map_err(|reason| ControlError::Refused { driver: NAME, name: name.to_owned(), reason })?;
         Ok(Some(json!({})))
     }
@@ -189,8 +188,8 @@ impl Driver for Sample {
 
     fn stats(&self) -> DriverStats {
         let mut stats = DriverStats {
-            counters: self.receiver.outcomes.counters(),
-            drops: self.receiver.outcomes.drops(),
+            counters: self.receiver.responder.outcomes.counters(),
+            drops: self.receiver.responder.outcomes.drops(),
             ..DriverStats::default()
         };
         if let Some(leader) = &self.leader {

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::injector::{Identity, Injector};
+use super::injector::Injector;
 use crate::neighbors::{NeighborConfig, Neighbors};
+use crate::requests::Identity;
 
 #[derive(Debug)]
 pub(super) struct Shared {

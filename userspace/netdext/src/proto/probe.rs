@@ -108,6 +108,15 @@ pub enum Path {
 }
 
 impl Path {
+    /// Between these; `None` if they are not of one family.
+    pub const fn between(source: IpAddr, destination: IpAddr) -> Option<Self> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => Some(Self::V4 { source, destination }),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => Some(Self::V6 { source, destination }),
+            _ => None,
+        }
+    }
+
     /// Bytes of IP and ICMP header before the payload.
     pub const fn overhead(&self) -> usize {
         match self {

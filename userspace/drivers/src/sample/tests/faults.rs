@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::{Ended, Net, SECOND, both_targets, count, injecting, targets4};
-use crate::sample::injector::InjectorStats;
+use crate::requests::InjectorStats;
 use netdext::port::RingSizes;
 use netdext::port::sim::{Faults, SimConfig};
 

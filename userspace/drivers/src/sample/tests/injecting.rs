@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use smoltcp::wire::{ArpOperation, ArpRepr, NdiscNeighborFlags};
 
 use super::{Net, SECOND, both_targets, count, injecting, targets4};
-use crate::sample::injector::InjectorStats;
+use crate::requests::InjectorStats;
 use netdext::driver::PortId;
 use netdext::port::RingSizes;
 use netdext::port::sim::{End, Faults, SimConfig};

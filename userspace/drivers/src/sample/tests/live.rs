@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use smoltcp::wire::ArpOperation;
 
 use super::{Net, SECOND, answering, count, injecting, targets4};
-use crate::sample::injector::InjectorStats;
+use crate::requests::InjectorStats;
 use crate::sample::{InjectSettings, TargetStats};
 use netdext::driver::PortId;
 use netdext::port::RingSizes;

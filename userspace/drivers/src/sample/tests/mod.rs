@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{InjectorConfig, SampleConfig};
-use crate::sample::injector::InjectorStats;
+use crate::requests::InjectorStats;
 use netdext::dispatch::{Timestamp, Worker, WorkerReport, WorkerSnapshot};
 use netdext::driver::{DeviceInfo, DriverFactory, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use smoltcp::wire::ArpOperation;
 
 use super::{SECOND, check_report, count, device, injecting, running, targets4};
-use crate::sample::injector::{Identity, InjectorStats};
+use crate::requests::{Identity, InjectorStats};
 use crate::sample::shared::Shared;
 use crate::sample::{factory, sharing};
 use netdext::dispatch::Worker;

@@ -33,6 +33,14 @@ pub(crate) struct Request {
     pub(crate) lateness_ns: u32,
 }
 
+impl Request {
+    /// A request sent `lateness` after it was planned.
+    pub(crate) fn new(target: u32, payload_len: u16, lateness: Duration) -> Self {
+        let lateness_ns = u32::try_from(lateness.as_nanos()).unwrap_or(u32::MAX);
+        Self { target, payload_len, lateness_ns }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
     sent: Timestamp,
