@@ -35,6 +35,7 @@ impl FakeDriver {
             active: true,
             state: ListState::ActivatedEnabled,
             iface: iface.to_owned(),
+            other_ifaces: Vec::new(),
             last_error: None,
         };
         Self { entry, stats }

@@ -29,9 +29,9 @@ pub fn default_addresses() -> [InterfaceAddress; 2] {
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct DriverArgs {
-    /// The interface that the driver takes
-    #[arg(long)]
-    pub iface: String,
+    /// The interface that the driver takes; repeated for a driver that takes several, such as forward
+    #[arg(long = "iface", value_name = "IFACE", required = true)]
+    pub ifaces: Vec<String>,
     /// The driver
     #[arg(long, value_name = "NAME")]
     pub driver: String,
@@ -95,6 +95,12 @@ fn queues(text: &str) -> Result<QueueSelection, String> {
 }
 
 impl DriverArgs {
+    /// The first interface, which is all that most drivers have.
+    pub fn iface(&self) -> &str {
+        // clap has seen to it that there is one.
+        self.ifaces.first().map_or("", String::as_str)
+    }
+
     /// The steering rules, the oldest first.
     ///
     /// # Errors
@@ -105,8 +111,9 @@ impl DriverArgs {
     }
 
     /// The flags that are for a driver on the rings alone, and whether they were given.
-    pub fn for_rings(&self) -> [(&'static str, bool); 4] {
+    pub fn for_rings(&self) -> [(&'static str, bool); 5] {
         [
+            ("a second --iface", self.ifaces.len() > 1),
             ("--steer", !self.steer.is_empty()),
             ("--answer", self.answer),
             // A pair that is made gets so many.
@@ -126,7 +133,8 @@ impl DriverArgs {
         let factory = types.factory(&self.driver, &self.options);
         let factory = factory.unwrap_or_else(|error| units::usage_error(&one_line(&error)));
         DriverSpec {
-            iface: self.iface.clone(),
+            iface: self.iface().to_owned(),
+            other_ifaces: self.ifaces[1..].to_vec(),
             driver: self.driver.clone(),
             options: self.options.clone(),
             addresses: self.addresses(factory.requirements().addresses),

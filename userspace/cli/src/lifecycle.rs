@@ -12,6 +12,7 @@ use netdext_daemon::control::list::{ListEntry, ListState, table};
 use netdext_daemon::control::protocol::{Identity, Request};
 use netdext_daemon::control::{Client, ClientError, RuntimeDir, SocketName};
 use netdext_daemon::registry::{Registry as Installed, StateDir};
+use netdext_daemon::spec::DriverSpec;
 
 use crate::driver_args::DriverArgs;
 use crate::output::{print_json, say};
@@ -96,7 +97,7 @@ pub fn install(args: &InstallArgs, types: &Registry) -> anyhow::Result<()> {
     // A daemon that is not there is said before anything is asked.
     let mut daemon = Client::daemon(&RuntimeDir::from_env())?;
     daemon.set_timeout(INSTALL_TIMEOUT);
-    if !args.driver.yes && std::io::stdin().is_terminal() && !confirmed(&identity, &spec.iface)? {
+    if !args.driver.yes && std::io::stdin().is_terminal() && !confirmed(&identity, &spec)? {
         bail!("not installed: it was not confirmed");
     }
     let entry = daemon.request(&Request::Install { identity, spec: Box::new(spec) })?;
@@ -104,10 +105,12 @@ pub fn install(args: &InstallArgs, types: &Registry) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn confirmed(identity: &Identity, iface: &str) -> anyhow::Result<bool> {
+fn confirmed(identity: &Identity, spec: &DriverSpec) -> anyhow::Result<bool> {
     let question = format!(
-        "netdext: {} {} will take frames from {iface}. Install it? [y/N] ",
-        identity.team_id, identity.bundle_id
+        "netdext: {} {} will take frames from {}. Install it? [y/N] ",
+        identity.team_id,
+        identity.bundle_id,
+        spec.ifaces().collect::<Vec<_>>().join(", ")
     );
     let asked = std::io::stderr().write_all(question.as_bytes());
     asked.context("ask on standard error whether to install it (--yes answers)")?;
@@ -210,6 +213,7 @@ fn installed() -> anyhow::Result<Vec<ListEntry>> {
             active: false,
             state: ListState::TerminatedWaitingToStart,
             iface: installed.spec.iface,
+            other_ifaces: installed.spec.other_ifaces,
             last_error: None,
         }
     };

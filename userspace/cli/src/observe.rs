@@ -51,8 +51,11 @@ impl ControlSource {
         for entry in client.request::<Vec<ListEntry>>(&Request::List {})? {
             let named = self.selector != Selector::default();
             if (entry.active || named) && entry.is_meant_by(&self.selector) {
-                let stats = client.request(&Request::Stats { driver: entry.selector() })?;
-                drivers.push(Observed { key: format!("{} {entry}", client.path().display()), stats });
+                let stats: PortStats = client.request(&Request::Stats { driver: entry.selector() })?;
+                for stats in stats.into_ports() {
+                    let key = format!("{} {entry} {}", client.path().display(), stats.iface);
+                    drivers.push(Observed { key, stats });
+                }
             }
         }
         Ok(())

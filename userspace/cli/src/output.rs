@@ -54,6 +54,8 @@ pub struct Ready<'a> {
     event: &'static str,
     schema: u32,
     iface: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    other_ifaces: Vec<&'a str>,
     driver: &'static str,
     mode: XdpHook,
     zero_copy: bool,
@@ -74,6 +76,7 @@ impl<'a> Ready<'a> {
             event: "ready",
             schema: SCHEMA_VERSION,
             iface: &info.device.name,
+            other_ifaces: config.other_ifaces.iter().map(String::as_str).collect(),
             driver: config.driver.name(),
             mode: info.attached.mode,
             zero_copy: info.queues.iter().all(|(_, socket)| socket.zero_copy),
@@ -102,12 +105,13 @@ impl<'a> Ready<'a> {
         }
         let copy = if self.zero_copy { "zero-copy" } else { "copy" };
         let queues = self.queues.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+        let ifaces: Vec<_> = std::iter::once(&self.iface).chain(&self.other_ifaces).copied().collect();
+        let addresses = if self.addresses.is_empty() { "none".to_owned() } else { self.addresses.join(", ") };
         let mut line = format!(
-            "ready: {} on {}, {} mode, {copy}, queue {queues}, addresses {}",
+            "ready: {} on {}, {} mode, {copy}, queue {queues}, addresses {addresses}",
             self.driver,
-            self.iface,
+            ifaces.join(", "),
             self.mode,
-            self.addresses.join(", ")
         );
         if let Some(first) = self.addresses.first().and_then(|address| address.split('/').next()) {
             let enter = self.netns.map(|name| format!("ip netns exec {name} ")).unwrap_or_default();
@@ -138,20 +142,18 @@ struct Summary<'a> {
     stats: &'a PortStats,
 }
 
-/// Prints the counts at the end.
+/// Prints the counts at the end, of each interface.
 pub fn print_summary(report: &RunReport, run: Duration, json: bool) {
-    let stats = &report.stats;
-    if json {
-        print_json(&Summary {
-            event: "summary",
-            whole: report.is_whole(),
-            run_ns: run.as_nanos() as u64,
-            stats,
-        });
-        return;
-    }
-    for line in text::summary(stats, run, report.is_whole()) {
-        say!("{line}");
+    let whole = report.is_whole();
+    for stats in report.stats.clone().into_ports() {
+        if json {
+            let run_ns = run.as_nanos() as u64;
+            print_json(&Summary { event: "summary", whole, run_ns, stats: &stats });
+            continue;
+        }
+        for line in text::summary(&stats, run, whole) {
+            say!("{line}");
+        }
     }
 }
 

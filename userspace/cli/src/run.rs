@@ -122,7 +122,7 @@ pub fn run(args: &Args, types: &Registry) -> anyhow::Result<()> {
 }
 
 async fn make_lab(args: &Args) -> anyhow::Result<Option<Lab>> {
-    let Some(config) = LabConfig::for_driver(&args.driver.iface) else { return Ok(None) };
+    let Some(config) = LabConfig::for_driver(args.driver.iface()) else { return Ok(None) };
     let queues = match args.driver.queues {
         None => 1,
         Some(QueueSelection::First(count)) => count,
@@ -158,7 +158,8 @@ async fn inside_kernel(
 ) -> anyhow::Result<()> {
     let addresses: Vec<_> =
         args.driver.addresses(true).iter().map(|own| (own.address, own.prefix_len)).collect();
-    let DriverArgs { iface, replace, yes, .. } = &args.driver;
+    let DriverArgs { replace, yes, .. } = &args.driver;
+    let iface = args.driver.iface();
     let (replace, yes, json) = (*replace, *yes, args.json);
     let place = Place { iface, addresses: &addresses, replace, yes, json, begun };
     let end = async {
@@ -214,7 +215,7 @@ async fn foreground(
             return Err(error.into());
         }
     };
-    let mut single = Single::new(config.driver.name(), &spec.iface);
+    let mut single = Single::new(config.driver.name(), &spec.iface, &spec.other_ifaces);
     let mut requests = listen();
     let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json);
@@ -239,7 +240,7 @@ async fn foreground(
             Some(incoming) = requests.recv() => single.serve(&mut supervisor, incoming).await,
             Some(reply) = scraped.recv() => match supervisor.stats().await {
                 // Who asked may have stopped waiting.
-                Ok(stats) => drop(reply.send(vec![stats])),
+                Ok(stats) => drop(reply.send(stats.into_ports())),
                 Err(error) => tracing::warn!("no counts for the metrics: {error}"),
             },
         }

@@ -20,6 +20,9 @@ use netdext_host::worker::WaitStrategy;
 pub struct DriverSpec {
     /// The interface.
     pub iface: String,
+    /// Further interfaces, for a driver that takes several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_ifaces: Vec<String>,
     /// The driver's name in the [`DriverTypes`] of the program.
     pub driver: String,
     /// Its options; null stands for `{}`.
@@ -111,6 +114,11 @@ pub enum SpecError {
 }
 
 impl DriverSpec {
+    /// Every interface, the first one first.
+    pub fn ifaces(&self) -> impl Iterator<Item = &str> + '_ {
+        std::iter::once(&self.iface).chain(&self.other_ifaces).map(String::as_str)
+    }
+
     /// What to run.
     ///
     /// # Errors
@@ -130,6 +138,7 @@ impl DriverSpec {
             answer_limit: self.answer_limit,
             cut_off: self.yes,
             replace: self.replace,
+            other_ifaces: self.other_ifaces.clone(),
             ..RunConfig::new(&*self.iface, driver)
         })
     }

@@ -13,6 +13,7 @@ use tokio_util::codec::{AnyDelimiterCodec, Decoder};
 use super::line::{self, Rejected};
 use super::protocol::{ErrorCode, ErrorObject, Request};
 use super::server::ServerConfig;
+use netdext_host::stats::PortStats;
 
 /// Bytes that there is room for at the least when a client is read.
 const READ_CHUNK: usize = 4096;
@@ -22,6 +23,8 @@ const READ_CHUNK: usize = 4096;
 pub enum Reply {
     /// A result, as JSON text; made by [`Reply::json`].
     Json(String),
+    /// The counts of a driver. They become JSON for a client only, because the kinds of a driver's metrics are lost there.
+    Stats(Box<PortStats>),
     /// An empty result, after which the connection carries these bytes until either side ends.
     ///
     /// The server takes a chunk when the client has read the one before. The channel is bounded, so what
@@ -36,10 +39,12 @@ impl Reply {
     ///
     /// [`ErrorCode::Failed`]: the value has no form in JSON.
     pub fn json(result: &impl Serialize) -> Answer {
-        serde_json::to_string(result)
-            .map(Reply::Json)
-            .map_err(|error| ErrorObject::new(ErrorCode::Failed, format!("the result is no JSON: {error}")))
+        serde_json::to_string(result).map(Reply::Json).map_err(|error| not_json(&error))
     }
+}
+
+fn not_json(error: &serde_json::Error) -> ErrorObject {
+    ErrorObject::new(ErrorCode::Failed, format!("the result is no JSON: {error}"))
 }
 
 /// A reply, or why there is none.
@@ -115,6 +120,10 @@ impl Connection {
         };
         match self.ask(request).await {
             Ok(Reply::Json(result)) => self.write(&line::result_line(id, &result)).await,
+            Ok(Reply::Stats(stats)) => match serde_json::to_string(&stats) {
+                Ok(result) => self.write(&line::result_line(id, &result)).await,
+                Err(error) => self.write(&line::error_line(Some(id), &not_json(&error))).await,
+            },
             Ok(Reply::Stream(chunks)) => {
                 self.write(&line::result_line(id, "{}")).await?;
                 self.stream(chunks).await;

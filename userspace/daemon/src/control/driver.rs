@@ -24,7 +24,7 @@ const CAPTURE_CHUNKS: usize = 64;
 /// driver.
 pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
     match request {
-        Request::Stats { .. } => Reply::json(&supervisor.stats().await.map_err(failed)?),
+        Request::Stats { .. } => Ok(Reply::Stats(Box::new(supervisor.stats().await.map_err(failed)?))),
         Request::Enable { .. } => done(supervisor.set_enabled(true).await),
         Request::Disable { .. } => done(supervisor.set_enabled(false).await),
         Request::Power { state, .. } => done(supervisor.set_power(state).await),

@@ -30,6 +30,9 @@ pub struct ListEntry {
     pub state: ListState,
     /// Its interface.
     pub iface: String,
+    /// Further interfaces, of a driver that has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_ifaces: Vec<String>,
     /// Why it failed the last time, if it did since it was installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -73,9 +76,14 @@ impl ListState {
 }
 
 impl ListEntry {
+    /// Every interface, the first one first.
+    pub fn ifaces(&self) -> impl Iterator<Item = &str> + '_ {
+        std::iter::once(&self.iface).chain(&self.other_ifaces).map(String::as_str)
+    }
+
     /// Whether a selector means this driver.
     pub fn is_meant_by(&self, selector: &Selector) -> bool {
-        selector.matches(&self.team_id, &self.bundle_id, &self.iface)
+        selector.matches(&self.team_id, &self.bundle_id, self.ifaces())
     }
 
     /// The selector of this driver alone.
@@ -90,7 +98,8 @@ impl ListEntry {
 
 impl fmt::Display for ListEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} on {}", self.team_id, self.bundle_id, self.iface)
+        let ifaces: Vec<_> = self.ifaces().collect();
+        write!(f, "{} {} on {}", self.team_id, self.bundle_id, ifaces.join(", "))
     }
 }
 
@@ -106,8 +115,7 @@ pub fn table(entries: &[ListEntry]) -> String {
     text.push('\n');
     for entry in entries {
         let star = |on| if on { '*' } else { ' ' };
-        let ListEntry { team_id, bundle_id, version, name, enabled, active, state, iface: _, last_error } =
-            entry;
+        let ListEntry { team_id, bundle_id, version, name, enabled, active, state, last_error, .. } = entry;
         // Writing to a String does not fail.
         let _ = writeln!(
             text,

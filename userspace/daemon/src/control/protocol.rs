@@ -27,10 +27,17 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// Whether a driver of these names is meant.
-    pub fn matches(&self, team_id: &str, bundle_id: &str, iface: &str) -> bool {
+    /// Whether a driver of these names, on one or more interfaces, is meant.
+    pub fn matches<'a>(
+        &self,
+        team_id: &str,
+        bundle_id: &str,
+        mut ifaces: impl Iterator<Item = &'a str>,
+    ) -> bool {
         let fits = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|w| w == found);
-        fits(&self.team_id, team_id) && fits(&self.bundle_id, bundle_id) && fits(&self.iface, iface)
+        fits(&self.team_id, team_id)
+            && fits(&self.bundle_id, bundle_id)
+            && ifaces.any(|iface| fits(&self.iface, iface))
     }
 }
 

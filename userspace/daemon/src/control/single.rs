@@ -19,7 +19,7 @@ pub struct Single {
 
 impl Single {
     /// A driver that has just been started.
-    pub fn new(driver: &str, iface: &str) -> Self {
+    pub fn new(driver: &str, iface: &str, other_ifaces: &[String]) -> Self {
         let bundle_id = format!("org.netdext.{driver}");
         let entry = ListEntry {
             team_id: format!("PID{}", std::process::id()),
@@ -30,6 +30,7 @@ impl Single {
             active: true,
             state: ListState::ActivatedEnabled,
             iface: iface.to_owned(),
+            other_ifaces: other_ifaces.to_vec(),
             last_error: None,
         };
         Self { entry }

@@ -417,7 +417,7 @@ impl Daemon {
         tokio::task::spawn_local(async move {
             let mut stats = Vec::new();
             for answer in asked {
-                stats.extend(read_stats(answer).await);
+                stats.extend(read_stats(answer).await.into_iter().flat_map(PortStats::into_ports));
             }
             // Who asked may have stopped waiting.
             let _ = scrape.send(stats);
@@ -490,7 +490,7 @@ fn ask_stats(slot: &Slot) -> Option<oneshot::Receiver<Answer>> {
 /// The counts, unless the driver ended meanwhile.
 async fn read_stats(answer: oneshot::Receiver<Answer>) -> Option<PortStats> {
     match answer.await {
-        Ok(Ok(Reply::Json(stats))) => serde_json::from_str(&stats).ok(),
+        Ok(Ok(Reply::Stats(stats))) => Some(*stats),
         _ => None,
     }
 }

@@ -138,24 +138,24 @@ async fn with_link(
     let risk_kernel_panic = start.risk_kernel_panic;
     let config = RunConfig { power: start.power, risk_kernel_panic, ..start.spec.resolve(&start.types)? };
     let supervisor = Supervisor::start(&config).await?;
-    let alias = match DriverAlias::set(&supervisor.info().device, &start.bundle_id).await {
-        Ok(alias) => Some(alias),
-        // The driver works without it.
-        Err(error) => {
-            tracing::warn!(iface = %start.spec.iface, "{}", one_line(&error));
-            None
+    let mut aliases = Vec::new();
+    for info in supervisor.infos() {
+        match DriverAlias::set(&info.device, &start.bundle_id).await {
+            Ok(alias) => aliases.push(alias),
+            // The driver works without it.
+            Err(error) => tracing::warn!(iface = %info.device.name, "{}", one_line(&error)),
         }
-    };
+    }
     let _ = events.send(Event::Started {
         driver: start.driver,
         info: Box::new(supervisor.info().clone()),
         made_link,
     });
     let result = serve(supervisor, orders).await;
-    if let Some(alias) = alias
-        && let Err(error) = alias.restore().await
-    {
-        tracing::warn!(iface = %start.spec.iface, "{}", one_line(&error));
+    for alias in aliases {
+        if let Err(error) = alias.restore().await {
+            tracing::warn!(iface = %start.spec.iface, "{}", one_line(&error));
+        }
     }
     Ok(result?)
 }

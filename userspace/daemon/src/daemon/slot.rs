@@ -88,6 +88,7 @@ impl Slot {
             active: matches!(self.phase, Phase::Running { .. }),
             state: self.state(),
             iface: self.installed.spec.iface.clone(),
+            other_ifaces: self.installed.spec.other_ifaces.clone(),
             last_error: self.last_error.clone(),
         }
     }

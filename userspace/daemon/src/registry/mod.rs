@@ -38,7 +38,7 @@ pub struct Installed {
 impl Installed {
     /// Whether a selector means this driver.
     pub fn is_meant_by(&self, selector: &Selector) -> bool {
-        selector.matches(&self.identity.team_id, &self.identity.bundle_id, &self.spec.iface)
+        selector.matches(&self.identity.team_id, &self.identity.bundle_id, self.spec.ifaces())
     }
 
     fn describe(&self) -> String {
@@ -160,7 +160,7 @@ impl Registry {
 fn check_all(drivers: &[Installed]) -> Result<(), RegistryError> {
     for (index, driver) in drivers.iter().enumerate() {
         identity::check(&driver.identity)?;
-        identity::check_iface(&driver.spec.iface)?;
+        driver.spec.ifaces().try_for_each(identity::check_iface)?;
         for other in &drivers[..index] {
             let (new, old) = (&driver.identity, &other.identity);
             if (&new.team_id, &new.bundle_id) == (&old.team_id, &old.bundle_id) {
@@ -169,9 +169,11 @@ fn check_all(drivers: &[Installed]) -> Result<(), RegistryError> {
                     bundle_id: old.bundle_id.clone(),
                 });
             }
-            if driver.spec.iface == other.spec.iface {
+            if let Some(iface) =
+                other.spec.ifaces().find(|taken| driver.spec.ifaces().any(|own| own == *taken))
+            {
                 return Err(RegistryError::IfaceTaken {
-                    iface: other.spec.iface.clone(),
+                    iface: iface.to_owned(),
                     by: format!("{} {}", old.team_id, old.bundle_id),
                 });
             }

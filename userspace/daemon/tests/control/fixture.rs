@@ -119,6 +119,7 @@ pub fn entry(iface: &str) -> ListEntry {
         active: true,
         state: ListState::ActivatedEnabled,
         iface: iface.to_owned(),
+        other_ifaces: Vec::new(),
         last_error: None,
     }
 }
