@@ -10,8 +10,10 @@ mod requests;
 pub mod sample;
 pub mod sink;
 mod station;
+
+// The bench of the tests, under a short name.
 #[cfg(test)]
-mod testing;
+use netdext::testing;
 
 /// The drivers that `--driver` takes; the sample driver is the first.
 #[cfg(feature = "cli")]

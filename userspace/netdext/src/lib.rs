@@ -14,5 +14,6 @@ pub mod queue;
 #[cfg(feature = "cli")]
 pub mod registry;
 pub mod tap;
+pub mod testing;
 #[cfg(feature = "cli")]
 pub mod units;

@@ -12,18 +12,14 @@ use smoltcp::wire::{
 
 use super::{Local, MacAddr, Refusal, arp, echo, ndp};
 use crate::dispatch::Timestamp;
+use crate::testing::device;
+pub use crate::testing::{OUR_MAC, OUR4, OUR6, PEER_MAC, PEER4, PEER6};
 
-pub const OUR_MAC: MacAddr = [2, 0, 0, 0, 0, 1];
-pub const PEER_MAC: MacAddr = [2, 0, 0, 0, 0, 2];
-pub const OUR4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
-pub const PEER4: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
-pub const OUR6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 1);
-pub const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 2);
 pub const NOW: Timestamp = Timestamp::from_nanos(5_000_000_000);
 
 /// The addresses of the port under test, with the lengths of their prefixes.
 pub fn addresses() -> Vec<(IpAddr, u8)> {
-    vec![(OUR4.into(), 24), (OUR6.into(), 64)]
+    device(0, 1).addresses
 }
 
 pub fn local() -> Local {
