@@ -9,6 +9,7 @@ use crate::driver::lifecycle::State;
 use crate::driver::{DeviceInfo, DriverStats, PortId};
 use crate::packet::{Census, PacketBatch};
 use crate::port::{Port, SocketStatistics};
+use crate::proto::Local;
 use crate::queue::{ErrnoCounts, QueueError, TxSubmissionQueue};
 use crate::tap::{Tap, TapPair};
 
@@ -87,6 +88,7 @@ pub(crate) struct Served {
     pub(super) id: PortId,
     pub(super) port: Port,
     pub(crate) device: DeviceInfo,
+    pub(crate) local: Local,
     pub(super) enabled: bool,
     /// Frames taken from the rx ring in the last step.
     pub(super) received: usize,
@@ -105,6 +107,7 @@ impl Served {
         Self {
             id,
             port,
+            local: Local::new(device.mac, &device.addresses),
             device,
             enabled: false,
             received: 0,

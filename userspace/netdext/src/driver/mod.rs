@@ -20,6 +20,7 @@ pub use self::factory::{DriverFactory, Requirements};
 use crate::dispatch::{Fired, Served, Timers, Timestamp, Waker};
 use crate::metrics::Metrics;
 use crate::packet::{PacketBatch, PacketPool};
+use crate::proto::Local;
 use crate::queue::TxSubmissionQueue;
 
 /// The interface that a driver is started on.
@@ -172,6 +173,15 @@ impl<'a> Cx<'a> {
     /// If the driver has no such port.
     pub fn device(&self, port: PortId) -> &DeviceInfo {
         &self.ports[port.index()].device
+    }
+
+    /// The addresses of this port, as the functions of [`proto`](crate::proto) take them.
+    ///
+    /// # Panics
+    ///
+    /// If the driver has no such port.
+    pub fn local(&self, port: PortId) -> &Local {
+        &self.ports[port.index()].local
     }
 
     /// Every port of the driver.

@@ -1,6 +1,6 @@
-//! The protocols that the built-in drivers speak: ARP, neighbour discovery, and ICMP echo over IPv4 and IPv6.
+//! The protocols that drivers speak: ARP, neighbour discovery, ICMP echo and UDP, over IPv4 and IPv6.
 //!
-//! Everything here works on the bytes of one frame that [`netdext_abi::parse()`] has found well-formed, and on
+//! Everything here works on the bytes of one frame that [`parse()`] has found well-formed, and on
 //! [`Local`], the addresses of the port. Nothing allocates. Replies are written over the request, behind the
 //! same VLAN tags.
 //!
@@ -8,6 +8,7 @@
 //! * [`echo`]: echo requests answered, echo replies read.
 //! * [`arp`], [`ndp`]: requests answered, replies read, requests made.
 //! * [`probe`]: echo requests made, and the stamp that recognises their replies.
+//! * [`udp`]: datagrams sent back.
 
 pub mod arp;
 mod bytes;
@@ -18,6 +19,7 @@ mod local;
 pub mod ndp;
 pub mod probe;
 mod refusal;
+pub mod udp;
 
 #[cfg(any(test, feature = "testing-frames"))]
 #[doc(hidden)]
@@ -26,11 +28,10 @@ pub mod testing;
 mod tests;
 
 pub use local::{Local, broadcast};
+pub use netdext_abi::{Address, Kind, Malformed, Parsed, parse};
 pub use refusal::Refusal;
 
 use std::fmt;
-
-use netdext_abi::Parsed;
 
 /// An Ethernet address.
 pub type MacAddr = [u8; 6];
