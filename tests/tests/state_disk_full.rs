@@ -24,6 +24,7 @@ fn identity(number: usize) -> Identity {
 fn spec(number: usize) -> DriverSpec {
     DriverSpec {
         iface: format!("veth{number}"),
+        other_ifaces: Vec::new(),
         driver: "sample".to_owned(),
         options: serde_json::Value::Null,
         addresses: vec!["198.18.0.1/24".parse().expect("an address")],

@@ -25,6 +25,7 @@ fn identity(team: &str, bundle: &str) -> Identity {
 fn spec(iface: &str) -> DriverSpec {
     DriverSpec {
         iface: iface.to_owned(),
+        other_ifaces: Vec::new(),
         driver: "sample".to_owned(),
         options: json!({ "interval_ns": 100_000, "targets": ["198.18.0.2"] }),
         addresses: vec!["198.18.0.1/24".parse().unwrap(), "2001:2::1/64".parse().unwrap()],

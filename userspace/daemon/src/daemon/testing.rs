@@ -16,6 +16,7 @@ pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
         },
         spec: DriverSpec {
             iface: iface.into(),
+            other_ifaces: Vec::new(),
             driver: "sample".into(),
             options: serde_json::Value::Null,
             addresses: Vec::new(),
