@@ -179,7 +179,7 @@ impl<'a> Cx<'a> {
         (0..self.ports.len()).map(PortId::new)
     }
 
-    /// Whether the interface of this port is enabled.
+    /// Whether the interface of this port is enabled; while that is being changed, whether it was before.
     ///
     /// # Panics
     ///
