@@ -5,6 +5,7 @@ mod net;
 
 use std::time::Duration;
 
+use fastrand::Rng;
 use netdext::driver::Driver;
 use netdext::metrics::Metric;
 use netdext::proto::{BROADCAST, MacAddr};
@@ -271,6 +272,31 @@ fn a_port_that_is_disabled_is_left_out_and_what_was_learned_there_is_forgotten()
 }
 
 #[test]
+fn the_table_is_not_looked_through_while_no_port_is_enabled() {
+    let mut net = Net::star(forwarder(), 2);
+    let ageing = ForwardConfig::default().ageing;
+    let looks = |net: &mut Net| net.bridges[0].snapshot().timers[0].1.fired;
+    for _ in 0..8 {
+        net.advance(ageing / 8);
+        net.turn();
+    }
+    assert_eq!(looks(&mut net), 8);
+    net.enable(0, 0, false);
+    net.advance(ageing / 8);
+    net.turn();
+    assert_eq!(looks(&mut net), 9, "one port is enough");
+    net.enable(0, 1, false);
+    net.advance(ageing);
+    net.enable(0, 1, true);
+    net.turn();
+    assert_eq!(looks(&mut net), 9);
+    net.advance(ageing / 8);
+    net.turn();
+    assert_eq!(looks(&mut net), 10);
+    net.finish();
+}
+
+#[test]
 fn a_full_table_floods_to_whom_it_has_no_room_for_and_learns_again_when_there_is_some() {
     let mut net = Net::star(knowing(2), 3);
     net.send(0, &broadcast(0));
@@ -350,6 +376,33 @@ fn a_broadcast_into_a_loop_reaches_each_host_once_and_goes_round_no_further() {
     assert_eq!(net.reached(1, &between(1, 0)), [0]);
     assert_eq!(net.reached(0, &between(0, 1)), [1]);
     assert_eq!(net.count(0, "loop") + net.count(1, "loop"), 100);
+    net.finish();
+}
+
+#[test]
+fn in_a_mesh_each_host_gets_a_broadcast_once_and_no_frame_twice() {
+    let bridges = [0, 1, 2].map(Node::Bridge);
+    let [a, b, c] = bridges;
+    let mut links: Vec<_> = bridges.iter().map(|&bridge| [bridge, Node::Host]).collect();
+    links.extend([[a, b], [c, a], [b, c], [b, a], [a, c], [c, b], [a, a]]);
+    let ends = 2 * links.len() as u64;
+    let mut net = Net::new(vec![forwarder(), forwarder(), forwarder()], &links, |_| 1500);
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = Rng::with_seed(seed);
+    for step in 0..2_000 {
+        net.advance(Duration::from_millis(rng.u64(..1_500)));
+        let (from, to) = (rng.usize(..3), rng.usize(..4));
+        let before = sent(&mut net);
+        if to == 3 {
+            let others: Vec<_> = (0..3).filter(|&host| host != from).collect();
+            assert_eq!(net.reached(from, &broadcast(from)), others, "step {step}");
+        } else {
+            let reached = net.reached(from, &between(from, to));
+            assert!(reached.is_sorted_by(|one, next| one < next), "step {step}: {reached:?}");
+        }
+        assert!(sent(&mut net) - before <= ends, "step {step}");
+    }
     net.finish();
 }
 
