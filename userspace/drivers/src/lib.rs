@@ -1,5 +1,6 @@
 //! The drivers that come with netdext.
 
+pub mod forward;
 pub mod generate;
 pub mod neighbors;
 mod outcome;
@@ -21,4 +22,5 @@ pub fn builtin() -> netdext::registry::Registry {
         .with::<sink::Sink>()
         .with::<reflect::Reflect>()
         .with::<generate::Generate>()
+        .with::<forward::Forward>()
 }
