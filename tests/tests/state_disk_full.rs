@@ -6,8 +6,8 @@ use std::process::Command;
 use netdext_daemon::control::protocol::{Identity, Selector};
 use netdext_daemon::registry::{Registry, RegistryError, StateDir};
 use netdext_daemon::spec::DriverSpec;
-use netdext_host::link::program::XdpMode;
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 
 /// Names the directory when this program is started again with a small disk mounted there.
 const SMALL_DISK: &str = "NETDEXT_TEST_SMALL_DISK";
