@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use netdext_daemon::control::list::{ListEntry, ListState};
 use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Request};
 use netdext_daemon::control::{Answer, Incoming, Reply, RuntimeDir, Server, ServerConfig, SocketName};
-use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::{PortStats, QueueStats};
+use netdext_host::xdp::steering::ProgramCounters;
 use tokio::sync::{mpsc, oneshot};
 
 /// A driver that is not there, with the counts that it shows.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use netdext_host::link::Device;
 use netdext_host::link::offload::finish_frames;
-use netdext_host::link::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext_host::link::tuning::Change;
+use netdext_host::xdp::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext_tests::process::binary;
 use netdext_tests::{Finished, Namespace, Netdext, patiently, require};
 use rustix::process::Signal;

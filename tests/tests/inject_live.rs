@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use netdext_drivers::sample::{self, InjectSettings, InjectorConfig, SampleConfig, TargetStats};
-use netdext_host::link::program::XdpMode;
 use netdext_host::stats::MetricsReport;
 use netdext_host::supervisor::{RunConfig, RunReport, Supervisor};
+use netdext_host::xdp::program::XdpMode;
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE, HOST_V4};
 use netdext_tests::{Wire, require};
 use serde_json::{Value, json};

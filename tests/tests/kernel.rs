@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use netdext_abi::maps::PROGRAM;
-use netdext_host::link::kernel::{KernelFeatures, Need, Support};
-use netdext_host::link::program::OBJECT;
+use netdext_host::kernel::{KernelFeatures, Need, Support};
+use netdext_host::xdp::program::OBJECT;
 use netdext_tests::daemon::names_in;
 use netdext_tests::process::binary;
 use netdext_tests::wire::DRIVER_IFACE;

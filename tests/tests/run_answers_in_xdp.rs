@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netdext_host::link::Device;
-use netdext_host::link::peer_napi::PeerNapi;
+use netdext_host::xdp::peer_napi::PeerNapi;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, DRIVER_V6, HOST_IFACE, HOST_V4};
 use netdext_tests::{EchoRequest, Namespace, Netdext, PacketSocket, Wire, require, wait_until};
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netdext::driver::RxTimestamps;
 use netdext_host::link::Device;
-use netdext_host::link::program::{ProgramConfig, SteeringProgram, XdpMode};
+use netdext_host::xdp::program::{ProgramConfig, SteeringProgram, XdpMode};
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4};
 use netdext_tests::{Finished, Namespace, Netdext, Wire, WireConfig, patiently, require};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netdext_drivers::generate::{Endpoints, FrameKind, Template};
-use netdext_host::link::traffic::{Role, Traffic};
+use netdext_host::xdp::traffic::{Role, Traffic};
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_IFACE, HOST_V4};
 use netdext_tests::{Finished, Netdext, Wire, WireConfig, patiently, require};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

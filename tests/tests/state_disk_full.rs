@@ -6,8 +6,8 @@ use std::process::Command;
 use netdext_daemon::control::protocol::{Identity, Selector};
 use netdext_daemon::registry::{Registry, RegistryError, StateDir};
 use netdext_daemon::spec::DriverSpec;
-use netdext_host::link::program::XdpMode;
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 
 /// Names the directory when this program is started again with a small disk mounted there.
 const SMALL_DISK: &str = "NETDEXT_TEST_SMALL_DISK";
@@ -24,6 +24,7 @@ fn identity(number: usize) -> Identity {
 fn spec(number: usize) -> DriverSpec {
     DriverSpec {
         iface: format!("veth{number}"),
+        other_ifaces: Vec::new(),
         driver: "sample".to_owned(),
         options: serde_json::Value::Null,
         addresses: vec!["198.18.0.1/24".parse().expect("an address")],

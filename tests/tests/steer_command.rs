@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use netdext_host::link::Device;
-use netdext_host::link::peer_napi::PeerNapi;
+use netdext_host::xdp::peer_napi::PeerNapi;
 use netdext_tests::process::binary;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4, HOST_IFACE};
 use netdext_tests::{Netdext, Wire, require};

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use netdext::driver::RxTimestamps;
 use netdext_abi::Counter;
-use netdext_host::link::program::{ProgramConfig, SteeringProgram, XdpMode};
-use netdext_host::link::steering::ProgramCounters;
 use netdext_host::steer::Rule;
+use netdext_host::xdp::program::{ProgramConfig, SteeringProgram, XdpMode};
+use netdext_host::xdp::steering::ProgramCounters;
 use netdext_tests::wire::{DRIVER_IFACE, HOST_IFACE};
 use netdext_tests::{PacketSocket, Wire, patiently, require};
 use nix::net::if_::if_nametoindex;

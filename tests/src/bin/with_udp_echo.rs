@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverFactory, DriverStats, Requirements};
+use netdext::driver::{Cx, Driver, DriverFactory, DriverStats, PortId, Requirements};
 use netdext::packet::{Packet, PacketBatch};
 use netdext_cli::registry::{DriverType, OptionsError};
 use serde::{Deserialize, Serialize};
@@ -66,31 +66,17 @@ impl Driver for UdpEcho {
         Self::NAME
     }
 
-    fn init(&mut self, _device: &DeviceInfo) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn start(&mut self, _cx: &mut Cx<'_>) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn set_interface_enable(&mut self, _cx: &mut Cx<'_>, _enable: bool) -> Result<(), DriverError> {
-        Ok(())
-    }
-
-    fn rx_packets(&mut self, cx: &mut Cx<'_>, batch: &mut PacketBatch) {
+    fn rx_packets(&mut self, cx: &mut Cx<'_>, port: PortId, batch: &mut PacketBatch) {
         while let Some(mut packet) = batch.pop() {
             if self.turn_round(&mut packet).is_none() {
                 self.ignored += 1;
-            } else if cx.tx.submit(packet).is_ok() {
+            } else if cx.tx(port).submit(packet).is_ok() {
                 self.echoed += 1;
             } else {
                 self.not_sent += 1;
             }
         }
     }
-
-    fn stop(&mut self, _cx: &mut Cx<'_>) {}
 
     fn stats(&self) -> DriverStats {
         DriverStats {

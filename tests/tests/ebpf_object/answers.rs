@@ -14,7 +14,7 @@ use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::proto::checksum::{Sum, checksum};
 use netdext_abi::{Counter, Kind, parse};
 use netdext_drivers::sample::{self, SampleConfig};
-use netdext_host::link::program::{ProgramConfig, SteeringProgram};
+use netdext_host::xdp::program::{ProgramConfig, SteeringProgram};
 
 use crate::frames::{Case, MAC, OWNED_V4, OWNED_V6, table};
 use crate::{SHORTEST, XDP_PASS, XDP_REDIRECT, config, skip, xdp_socket};

@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use netdext_host::link::{
+use netdext_host::xdp::{
     attachment::{XdpHook, attached_program},
     program::{ProgramError, SteeringProgram, XdpMode},
 };

@@ -23,11 +23,11 @@ use netdext_abi::{
     rules::Table,
     verdict,
 };
-use netdext_host::link::{
+use netdext_host::steer::{Rule, RuleTable};
+use netdext_host::xdp::{
     program::{ProgramConfig, SteeringProgram},
     steering::ProgramCounters,
 };
-use netdext_host::steer::{Rule, RuleTable};
 use rustix::{
     net::{AddressFamily, SocketType, socket, sockopt},
     time::{ClockId, clock_gettime},
@@ -189,7 +189,7 @@ struct Names {
 
 fn names_in_object() -> Names {
     let object =
-        aya_obj::Object::parse(netdext_host::link::program::OBJECT).expect("the object can't be parsed");
+        aya_obj::Object::parse(netdext_host::xdp::program::OBJECT).expect("the object can't be parsed");
     assert_eq!(object.license.to_bytes(), b"Dual MIT/GPL");
     Names { maps: object.maps.into_keys().collect(), programs: object.programs.into_keys().collect() }
 }

@@ -4,8 +4,8 @@ use std::{collections::HashMap, os::fd::AsFd as _};
 
 use netdext_abi::{Counter, Decision, Verdict, verdict};
 use netdext_host::{
-    link::program::{ProgramConfig, ProgramError, SteeringProgram},
     steer::{Rule, RuleId, TableError},
+    xdp::program::{ProgramConfig, ProgramError, SteeringProgram},
 };
 
 use super::{MAC, OWNED_V4, XDP_PASS, XDP_REDIRECT, config, counted, host, skip, table, xdp_socket};

@@ -32,7 +32,7 @@ use std::time::{Instant, SystemTime};
 use anyhow::{Context, bail};
 use clap::Parser;
 use netdext::error::one_line;
-use netdext_host::link::kernel;
+use netdext_host::kernel;
 use netdext_host::privilege;
 
 use self::cases::Bench;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use netdext_host::link::netns;
-use netdext_host::link::peer_napi::PeerNapi;
+use netdext_host::xdp::peer_napi::PeerNapi;
 
 use super::process::{Netdext, Process, cpu_ns};
 use super::testpmd::{self, Testpmd};

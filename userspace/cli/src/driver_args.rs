@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use netdext::error::one_line;
 use netdext::registry::Registry;
 use netdext_daemon::spec::{DriverSpec, InterfaceAddress};
-use netdext_host::link::program::XdpMode;
 use netdext_host::steer::{Rule, RuleFileError};
 use netdext_host::supervisor::QueueSelection;
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 use serde_json::Value;
 
 use crate::kernel::RiskArgs;

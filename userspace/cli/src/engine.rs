@@ -13,9 +13,9 @@ use netdext_drivers::generate::{
 };
 use netdext_drivers::reflect::Reflect;
 use netdext_drivers::sink::Sink;
-use netdext_host::link::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
 use netdext_host::link::{Device, LinkCounters};
 use netdext_host::stats::SCHEMA_VERSION;
+use netdext_host::xdp::traffic::{Flood, Role, Tallies, Traffic, template_of_mac};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;

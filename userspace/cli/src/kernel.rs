@@ -1,6 +1,6 @@
 //! What the kernel has to have, and the risk that a user may take with one that can panic: asked before anything is touched.
 
-use netdext_host::link::kernel::{self, KernelError, KernelFeatures, Need, refuse_panic};
+use netdext_host::kernel::{self, KernelError, KernelFeatures, Need, refuse_panic};
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 #[group(skip)]

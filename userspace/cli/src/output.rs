@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::view::text;
 use anyhow::Context;
 use netdext_host::capture::CaptureReport;
-use netdext_host::link::attachment::XdpHook;
 use netdext_host::link::threaded::Tuning;
 use netdext_host::stats::{PortStats, SCHEMA_VERSION};
 use netdext_host::supervisor::{RunConfig, RunInfo, RunReport};
+use netdext_host::xdp::attachment::XdpHook;
 use serde::Serialize;
 
 /// Prints a line. Unlike `println!` it does not panic when nobody reads any more: the driver goes on.

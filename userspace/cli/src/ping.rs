@@ -9,12 +9,12 @@ use netdext_daemon::spec::InterfaceAddress;
 use netdext_drivers::ping::{
     KnownMac, NextHop, Ping, PingConfig, PingEvent, PingResults, Reply, ReplyKind, RoundTrip,
 };
-use netdext_host::link::steering::ownable;
 use netdext_host::link::{Device, Lab, LabConfig, Netlink, Route, netns};
 use netdext_host::privilege;
 use netdext_host::stats::SCHEMA_VERSION;
 use netdext_host::supervisor::{EndReason, RunConfig, Supervisor};
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::steering::ownable;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -303,7 +303,7 @@ fn us(time: Duration) -> String {
 }
 
 impl Output<'_> {
-    fn start(&self, mode: netdext_host::link::attachment::XdpHook, next_hop: NextHop) {
+    fn start(&self, mode: netdext_host::xdp::attachment::XdpHook, next_hop: NextHop) {
         if self.args.json {
             return;
         }

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use netdext::registry::Registry as DriverTypes;
-use netdext_host::link::program::XdpMode;
 use netdext_host::steer::RuleError;
 use netdext_host::supervisor::{QueueSelection, RunConfig};
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 
 /// A driver to run: the flags of `netdext run` and `netdext install`, as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,8 +10,8 @@ use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext_drivers::sample::{self, SampleConfig};
-use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::PortStats;
+use netdext_host::xdp::steering::ProgramCounters;
 
 const US: Duration = Duration::from_micros(1);
 

@@ -7,8 +7,8 @@ use std::process::Command;
 use netdext_daemon::control::protocol::{ErrorCode, ErrorObject, Identity, Selector};
 use netdext_daemon::registry::{Installed, Registry, RegistryError, SCHEMA_VERSION, StateDir};
 use netdext_daemon::spec::DriverSpec;
-use netdext_host::link::program::XdpMode;
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ fn identity(team: &str, bundle: &str) -> Identity {
 fn spec(iface: &str) -> DriverSpec {
     DriverSpec {
         iface: iface.to_owned(),
+        other_ifaces: Vec::new(),
         driver: "sample".to_owned(),
         options: json!({ "interval_ns": 100_000, "targets": ["198.18.0.2"] }),
         addresses: vec!["198.18.0.1/24".parse().unwrap(), "2001:2::1/64".parse().unwrap()],

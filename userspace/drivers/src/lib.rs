@@ -1,5 +1,6 @@
 //! The drivers that come with netdext.
 
+pub mod forward;
 pub mod generate;
 pub mod neighbors;
 mod outcome;
@@ -23,4 +24,5 @@ pub fn builtin() -> netdext::registry::Registry {
         .with::<sink::Sink>()
         .with::<reflect::Reflect>()
         .with::<generate::Generate>()
+        .with::<forward::Forward>()
 }

@@ -3,6 +3,7 @@
 pub mod capture;
 pub mod cpu;
 pub mod diagnose;
+pub mod kernel;
 pub mod link;
 pub mod privilege;
 pub mod signals;
@@ -10,4 +11,5 @@ pub mod stats;
 pub mod steer;
 pub mod supervisor;
 pub mod worker;
+pub mod xdp;
 pub mod xsk;

@@ -5,10 +5,10 @@ use std::fmt;
 
 use caps::{CapSet, Capability};
 
+use crate::kernel::KernelError;
 use crate::link::NetnsError;
-use crate::link::kernel::KernelError;
-use crate::link::program::ProgramError;
 use crate::supervisor::StartError;
+use crate::xdp::program::ProgramError;
 
 /// A capability that netdext needs and does not have (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

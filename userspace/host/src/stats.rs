@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::link::PairCounters;
-use crate::link::steering::ProgramCounters;
+use crate::xdp::steering::ProgramCounters;
 use netdext::dispatch::{LatencyHistograms, TimerStats, WorkerSnapshot};
 use netdext::driver::DriverStats;
 use netdext::driver::lifecycle::State;

@@ -22,7 +22,7 @@ use xsk_rs::config::{SocketConfig, UmemConfig};
 use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
-use crate::link::kernel::{self, KernelError};
+use crate::kernel::{self, KernelError};
 use netdext::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
 use netdext::port::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
 use netdext::queue::RING_BATCH;

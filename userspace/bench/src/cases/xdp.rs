@@ -9,8 +9,8 @@ use netdext::dispatch::Timestamp;
 use netdext::driver::RxTimestamps;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
 use netdext::proto::{arp, ndp};
-use netdext_host::link::program::{ProgramConfig, SteeringProgram};
-use netdext_host::link::run_time::Baseline;
+use netdext_host::xdp::program::{ProgramConfig, SteeringProgram};
+use netdext_host::xdp::run_time::Baseline;
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 
 use super::Bench;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::{PortStats, QueueStats};
+use netdext_host::xdp::steering::ProgramCounters;
 
 use super::app::Event;
 use crate::observe::Observed;

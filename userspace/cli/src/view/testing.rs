@@ -2,8 +2,8 @@
 
 use netdext_abi::Counter;
 
-use netdext_host::link::steering::ProgramCounters;
 use netdext_host::stats::{PortStats, QueueStats, TxAccounting};
+use netdext_host::xdp::steering::ProgramCounters;
 
 /// A driver on two queues that has answered 26 pings and got 24 answers to its own.
 pub fn stats() -> PortStats {

@@ -9,9 +9,9 @@ use netdext::driver::ControlError;
 use netdext::error::one_line;
 use netdext::tap::Filter;
 use netdext_host::capture::{CaptureConfig, CaptureSink, DEFAULT_RING_SIZE, DEFAULT_SNAPLEN};
-use netdext_host::link::program::ProgramError;
 use netdext_host::steer::{Rule, RuleId, TableError};
 use netdext_host::supervisor::{DriverControlError, SteerError, Supervisor};
+use netdext_host::xdp::program::ProgramError;
 
 /// Chunks of a capture that may wait for the client; what comes on top is counted in the file.
 const CAPTURE_CHUNKS: usize = 64;

@@ -145,6 +145,7 @@ mod tests {
             active: true,
             state: ListState::ActivatedEnabled,
             iface: "veth0".to_owned(),
+            other_ifaces: Vec::new(),
             last_error: None,
         }
     }

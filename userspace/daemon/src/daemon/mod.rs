@@ -71,7 +71,7 @@ impl Daemon {
 
     /// Lets drivers start also on a kernel that can panic as soon as a socket sends; see [`Release::can_panic`].
     ///
-    /// [`Release::can_panic`]: netdext_host::link::kernel::Release::can_panic
+    /// [`Release::can_panic`]: netdext_host::kernel::Release::can_panic
     pub fn risk_kernel_panic(&mut self, risk_it: bool) {
         self.risk_kernel_panic = risk_it;
     }

@@ -10,8 +10,9 @@ use crate::control::{self, Answer};
 use crate::spec::{DriverSpec, DriverTypes, SpecError};
 use netdext::driver::PowerState;
 use netdext::error::one_line;
+use netdext_host::kernel;
 use netdext_host::link::alias::DriverAlias;
-use netdext_host::link::{Lab, LabConfig, LabError, kernel};
+use netdext_host::link::{Lab, LabConfig, LabError};
 use netdext_host::supervisor::{EndReason, RunConfig, RunError, RunInfo, StartError, Supervisor};
 
 /// Requests that may wait for a driver; the control server has fewer clients than that.

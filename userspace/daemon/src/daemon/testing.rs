@@ -3,8 +3,8 @@
 use crate::control::protocol::Identity;
 use crate::registry::Installed;
 use crate::spec::DriverSpec;
-use netdext_host::link::program::XdpMode;
 use netdext_host::worker::WaitStrategy;
+use netdext_host::xdp::program::XdpMode;
 
 pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
     Installed {
@@ -16,6 +16,7 @@ pub(super) fn installed(bundle_id: &str, iface: &str) -> Installed {
         },
         spec: DriverSpec {
             iface: iface.into(),
+            other_ifaces: Vec::new(),
             driver: "sample".into(),
             options: serde_json::Value::Null,
             addresses: Vec::new(),

@@ -5,7 +5,7 @@
 //! generator records for every frame how much later than planned that was, also for those that had to wait for room
 //! in the ring, so that a stall shows in full (no coordinated omission).
 //!
-//! The same frames come much faster from `netdext_host::link::traffic`, which writes them inside an XDP program.
+//! The same frames come much faster from `netdext_host::xdp::traffic`, which writes them inside an XDP program.
 
 mod config;
 mod frame;

@@ -44,11 +44,7 @@ pub(super) enum InjectCommand {
 impl InjectCommand {
     /// The command of that name; `None` if it is not the injector's.
     pub(super) fn read(name: &str, value: &Value) -> Result<Option<Self>, ControlError> {
-        /// The value of a command that takes none.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Nothing {}
-        let alone = |command| ControlError::read::<Option<Nothing>>(name, value).map(|_| Some(command));
+        let alone = |command| ControlError::read_nothing(name, value).map(|()| Some(command));
         match name {
             "inject_start" => alone(Self::Start),
             "inject_stop" => alone(Self::Stop),

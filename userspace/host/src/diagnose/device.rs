@@ -4,9 +4,9 @@ use netdext_abi::maps::PROGRAM;
 
 use super::Severity::{Note, Ok, Problem, Warning};
 use super::{Facts, Finding, PeerView};
-use crate::link::attachment::XdpHook;
 use crate::link::tuning::Change;
 use crate::link::xdp_features::XdpFeatures;
+use crate::xdp::attachment::XdpHook;
 use netdext::packet::FrameSize;
 
 /// Bytes of Ethernet header with two VLAN tags, in front of the MTU.

@@ -9,14 +9,14 @@ use ethtool::{EthtoolAttr, EthtoolChannelAttr, EthtoolRingAttr};
 use futures_util::StreamExt;
 use rustix::process::{Resource, getrlimit};
 
-use crate::link::attachment::ForeignProgram;
-use crate::link::kernel::{KernelFeatures, Release};
+use crate::kernel::{KernelFeatures, Release};
 use crate::link::offload::active_features;
-use crate::link::program::{ProgramConfig, SteeringProgram};
 use crate::link::sysfs::NetSysfs;
 use crate::link::xdp_features::{XdpFeatures, xdp_features};
 use crate::link::{Device, DeviceError};
 use crate::privilege::{Cap, missing_for_run};
+use crate::xdp::attachment::ForeignProgram;
+use crate::xdp::program::{ProgramConfig, SteeringProgram};
 use netdext::error::one_line;
 
 /// Everything that the checks look at.

@@ -2,7 +2,7 @@
 
 use super::Severity::{Note, Ok, Problem, Warning};
 use super::{EndFacts, Finding, ProgramTrial, SystemFacts};
-use crate::link::kernel::{Need, Support};
+use crate::kernel::{Need, Support};
 use crate::privilege::Cap;
 use netdext::packet::FrameSize;
 use netdext::port::RingSizes;

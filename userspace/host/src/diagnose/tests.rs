@@ -7,12 +7,12 @@ use super::{
     AttachedProgram, EndFacts, Facts, Finding, PeerView, ProgramTrial, RingSlots, Severity, SystemFacts,
     diagnose,
 };
-use crate::link::attachment::{ForeignProgram, XdpHook};
-use crate::link::kernel::{Feature, KernelFeatures, Release, Support};
+use crate::kernel::{Feature, KernelFeatures, Release, Support};
 use crate::link::offload::UNFINISHED_FRAMES;
 use crate::link::xdp_features::XdpFeatures;
 use crate::link::{ActiveQueues, Device, Peer, PeerLocation, QueueSource};
 use crate::privilege::Cap;
+use crate::xdp::attachment::{ForeignProgram, XdpHook};
 
 fn end(name: &str, index: u32) -> EndFacts {
     let device = Device {

@@ -7,8 +7,8 @@ use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 
-use super::attachment::XdpAttachment;
 use super::netlink::{DeviceError, Netlink, failed, link_name};
+use crate::xdp::attachment::XdpAttachment;
 
 /// Where the other end of a veth or netkit pair is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl LinkFacts {
 }
 
 /// The alias in a link message, empty if there is none.
-pub(super) fn alias(message: &LinkMessage) -> String {
+pub(crate) fn alias(message: &LinkMessage) -> String {
     LinkFacts::from(message).alias
 }
 

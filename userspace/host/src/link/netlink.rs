@@ -95,12 +95,12 @@ impl Netlink {
     }
 
     /// The rtnetlink handle, for requests that have no method here.
-    pub(super) fn route(&self) -> &Handle {
+    pub(crate) fn route(&self) -> &Handle {
         &self.route
     }
 
     /// The link message of the interface `name`.
-    pub(super) async fn link(&self, name: &str) -> Result<LinkMessage, DeviceError> {
+    pub(crate) async fn link(&self, name: &str) -> Result<LinkMessage, DeviceError> {
         check_name(name)?;
         match self.route.link().get().match_name(name).execute().try_next().await {
             Ok(Some(message)) => Ok(message),
@@ -113,7 +113,7 @@ impl Netlink {
     }
 
     /// The link message of the interface with this index; `None` when there is none.
-    pub(super) async fn link_by_index(&self, index: u32) -> Result<Option<LinkMessage>, DeviceError> {
+    pub(crate) async fn link_by_index(&self, index: u32) -> Result<Option<LinkMessage>, DeviceError> {
         let reply = self.route.link().get().match_index(index).execute().try_next().await;
         match reply.map_err(|e| failed(format!("look up interface {index}"), e)) {
             Err(error) if error.is_gone() => Ok(None),
@@ -253,7 +253,7 @@ impl Netlink {
 ///
 /// # Errors
 /// There is no thread or runtime to be had.
-pub(super) fn blocking<T: Send>(conversation: impl AsyncFnOnce() -> T + Send) -> Result<T, DeviceError> {
+pub(crate) fn blocking<T: Send>(conversation: impl AsyncFnOnce() -> T + Send) -> Result<T, DeviceError> {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
         Ok(runtime.block_on(conversation()))
@@ -267,7 +267,7 @@ pub(super) fn blocking<T: Send>(conversation: impl AsyncFnOnce() -> T + Send) ->
 }
 
 /// The name in a link message; every link has one.
-pub(super) fn link_name(message: &LinkMessage) -> String {
+pub(crate) fn link_name(message: &LinkMessage) -> String {
     let name = message.attributes.iter().find_map(|attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,
@@ -284,7 +284,7 @@ fn local_address(message: &AddressMessage) -> Option<IpAddr> {
 }
 
 /// Turns an error of rtnetlink into ours, keeping the errno.
-pub(super) fn failed(operation: String, error: rtnetlink::Error) -> DeviceError {
+pub(crate) fn failed(operation: String, error: rtnetlink::Error) -> DeviceError {
     let source = match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),

@@ -213,9 +213,9 @@ async fn plan(device: &Device, cpus: usize) -> Result<Result<Vec<Change>, Untune
 
 #[cfg(test)]
 mod tests {
-    use super::super::attachment::{XdpAttachment, XdpHook};
     use super::super::device::{ActiveQueues, QueueSource};
     use super::*;
+    use crate::xdp::attachment::{XdpAttachment, XdpHook};
 
     fn device(name: &str, index: u32) -> Device {
         Device {

@@ -160,8 +160,8 @@ mod tests {
     use netdext::metrics::Metrics;
 
     use super::*;
-    use crate::link::steering::ProgramCounters;
     use crate::stats::PortStats;
+    use crate::xdp::steering::ProgramCounters;
 
     #[test]
     fn a_group_hides_nothing_that_every_driver_has() {

@@ -6,14 +6,14 @@ use std::num::NonZeroU32;
 use super::requirements::{self, Plan, RequirementError};
 use super::{CommandError, RunReport, SwitchError};
 use crate::cpu;
-use crate::link::kernel::KernelError;
-use crate::link::peer_napi::PeerNapiError;
-use crate::link::program::{ProgramError, XdpMode};
+use crate::kernel::KernelError;
 use crate::link::threaded::TuneError;
 use crate::link::{Device, DeviceError};
 use crate::steer::Rule;
 use crate::worker::SpawnError;
 use crate::worker::WaitStrategy;
+use crate::xdp::peer_napi::PeerNapiError;
+use crate::xdp::program::{ProgramError, XdpMode};
 use netdext::driver::{DriverFactory, PowerState};
 use netdext::packet::FrameSize;
 use netdext::port::RingSizes;
@@ -75,7 +75,7 @@ pub struct RunConfig {
     pub power: PowerState,
     /// Start also on a kernel that can panic as soon as a socket sends ([`Release::can_panic`]).
     ///
-    /// [`Release::can_panic`]: crate::link::kernel::Release::can_panic
+    /// [`Release::can_panic`]: crate::kernel::Release::can_panic
     pub risk_kernel_panic: bool,
 }
 

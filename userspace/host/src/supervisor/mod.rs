@@ -36,12 +36,12 @@ pub use self::switch::SwitchError;
 use self::switch::Switches;
 pub use self::workers::CommandError;
 use crate::capture::OpenCaptures;
-use crate::link::program::ProgramError;
-use crate::link::steering::ProgramCounters;
 use crate::link::{DeviceError, LinkEvent, Netlink, PairCounters};
 use crate::stats::PortStats;
 use crate::worker::WorkerEvent;
 use crate::worker::WorkerHandle;
+use crate::xdp::program::ProgramError;
+use crate::xdp::steering::ProgramCounters;
 use netdext::dispatch::{WorkerReport, WorkerSnapshot};
 use netdext::packet::FrameSize;
 

@@ -4,11 +4,11 @@ use super::config::{RunConfig, StartError, frame_size};
 use super::requirements::Plan;
 use super::sockets::Sockets;
 use super::{EndReason, RunInfo};
-use crate::link::attachment::XdpHook;
-use crate::link::peer_napi::{PeerNapi, PeerNapiError};
-use crate::link::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
 use crate::link::tuning::Tuned;
 use crate::link::{Device, LinkEvent, LinkEvents, Netlink, PairCounters, threaded};
+use crate::xdp::attachment::XdpHook;
+use crate::xdp::peer_napi::{PeerNapi, PeerNapiError};
+use crate::xdp::program::{FrameLog, ProgramConfig, ProgramError, SteeringProgram};
 use netdext::driver::{DeviceInfo, PortId, RxTimestamps};
 use netdext::packet::FrameSize;
 

@@ -1,9 +1,9 @@
 //! What is known of a running driver, and what it leaves.
 
-use crate::link::program::AttachedMode;
 use crate::link::threaded::Tuning;
 use crate::link::{Device, DeviceError};
 use crate::stats::PortStats;
+use crate::xdp::program::AttachedMode;
 use crate::xsk::XskInfo;
 use netdext::dispatch::WorkerError;
 use netdext::packet::Census;

@@ -167,8 +167,8 @@ mod tests {
     fn what_can_not_be_had_is_refused_with_what_there_is_and_what_to_do() {
         let needs = Requirements::default;
         for (needs, parts) in [
-            (needs().ports(2..=8), ["2 to 8 interfaces", "another --driver"]),
-            (needs().ports(0..=0), ["0 to 0 interfaces", "another --driver"]),
+            (needs().ports(2..=8), ["takes 2 to 8 interfaces, not 1: give --iface", "another --driver"]),
+            (needs().ports(2..=2), ["takes 2 interfaces, not 1: give --iface", "another --driver"]),
             (needs().max_queues(1), ["1 queue(s) at the most, not the 2 of veth0", "--queues 1"]),
             (needs().headroom(241), ["241 bytes", "there are 240"]),
             (needs().frame_size(4097), ["4097 bytes", "4096 is the most"]),
@@ -177,6 +177,15 @@ mod tests {
             assert!(refusal.starts_with("the driver needy "), "{refusal}");
             assert!(parts.iter().all(|part| refusal.contains(part)), "{refusal}");
         }
+    }
+
+    #[test]
+    fn interfaces_are_counted_as_they_are_given() {
+        let two = RunConfig { other_ifaces: vec!["veth2".to_owned()], ..needing(Requirements::default()) };
+        let refusal = check(&two, 1).unwrap_err().to_string();
+        assert!(refusal.contains("takes one interface, not 2"), "{refusal}");
+        let takes_two = needing(Requirements::default().ports(1..=2));
+        assert!(check(&RunConfig { other_ifaces: vec!["veth2".to_owned()], ..takes_two }, 1).is_ok());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use crate::link::steering::{SocketMap, SteeringError};
 use crate::worker::OnFailure;
+use crate::xdp::steering::{SocketMap, SteeringError};
 
 /// How long to wait for receive polls under way where the kernel cannot say when they are over.
 const POLL_GRACE: Duration = Duration::from_millis(50);

@@ -9,9 +9,10 @@ use super::Supervisor;
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, worker_cpus};
 use super::port::RunningPort;
 use super::switch::Switches;
-use crate::link::attachment::XdpHook;
-use crate::link::{Device, Netlink, kernel};
+use crate::kernel;
+use crate::link::{Device, Netlink};
 use crate::worker::{OnFailure, Recipe, WorkerConfig, WorkerEvent, WorkerHandle};
+use crate::xdp::attachment::XdpHook;
 use crate::xsk::{self, CopyMode, XskConfig};
 use netdext::driver::PortId;
 

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::slice;
 
 use super::Supervisor;
-use crate::link::peer_napi::PeerNapiError;
-use crate::link::program::{ProgramError, RuleState};
 use crate::link::{Device, DeviceError};
 use crate::steer::{Action, Rule, RuleId};
+use crate::xdp::peer_napi::PeerNapiError;
+use crate::xdp::program::{ProgramError, RuleState};
 
 /// Why a steering rule was not added. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ impl Supervisor {
     }
 
     /// Adds steering rules, all or none; see
-    /// [`SteeringProgram::add_rules`](crate::link::program::SteeringProgram::add_rules). Blocks for some microseconds a
+    /// [`SteeringProgram::add_rules`](crate::xdp::program::SteeringProgram::add_rules). Blocks for some microseconds a
     /// rule.
     ///
     /// # Errors
@@ -98,7 +98,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// As for [`SteeringProgram::del_rule`](crate::link::program::SteeringProgram::del_rule).
+    /// As for [`SteeringProgram::del_rule`](crate::xdp::program::SteeringProgram::del_rule).
     pub fn del_rule(&mut self, id: RuleId) -> Result<Rule, ProgramError> {
         let removed = self.ports[0].program.del_rule(id)?;
         for port in &mut self.ports[1..] {
@@ -126,7 +126,7 @@ impl Supervisor {
     ///
     /// # Errors
     ///
-    /// As for [`SteeringProgram::reload`](crate::link::program::SteeringProgram::reload).
+    /// As for [`SteeringProgram::reload`](crate::xdp::program::SteeringProgram::reload).
     pub fn reload(&mut self) -> Result<(), ProgramError> {
         self.ports.iter_mut().try_for_each(|port| port.program.reload())
     }

@@ -359,10 +359,14 @@ impl Worker {
         let others = self.ports.iter().any(|other| other.id != port && other.enabled);
         // Nothing is asked of this port any more; the others go on.
         self.quiescing &= !enable && !others;
+        let transition = if enable { Transition::Enable } else { Transition::Disable };
+        if !matches!(self.state, State::PoweredOff | State::Idle | State::Running | State::Asleep) {
+            // Not started, or not any more.
+            self.state.after(transition)?;
+        }
         if self.ports[index].enabled == enable {
             return Ok(());
         }
-        let transition = if enable { Transition::Enable } else { Transition::Disable };
         // The driver runs as long as one of its ports is enabled.
         let after = if others { self.state } else { self.state.after(transition)? };
         if matches!(self.state, State::Idle | State::Running) {

@@ -109,6 +109,18 @@ impl ControlError {
         T::deserialize(value)
             .map_err(|error| ControlError::BadValue { name: name.to_owned(), reason: error.to_string() })
     }
+
+    /// Checks the value of a command that takes none: null, or an object without fields.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::BadValue`].
+    pub fn read_nothing(name: &str, value: &serde_json::Value) -> Result<(), ControlError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Nothing {}
+        Self::read::<Option<Nothing>>(name, value).map(drop)
+    }
 }
 
 /// Which of its ports a driver is called for, or sends to.
@@ -189,7 +201,7 @@ impl<'a> Cx<'a> {
         (0..self.ports.len()).map(PortId::new)
     }
 
-    /// Whether the interface of this port is enabled.
+    /// Whether the interface of this port is enabled; while that is being changed, whether it was before.
     ///
     /// # Panics
     ///

@@ -62,7 +62,20 @@ pub const fn is_group(mac: MacAddr) -> bool {
     mac[0] & 1 != 0
 }
 
+/// The destination MAC address of a frame.
+///
+/// # Panics
+///
+/// If the frame is shorter than that.
+pub fn link_destination(frame: &[u8]) -> MacAddr {
+    bytes::get(frame, LINK_DESTINATION)
+}
+
 /// The source MAC address of a frame.
+///
+/// # Panics
+///
+/// If the frame is shorter than that.
 pub fn link_source(frame: &[u8]) -> MacAddr {
     bytes::get(frame, LINK_SOURCE)
 }

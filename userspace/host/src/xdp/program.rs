@@ -30,11 +30,11 @@ use serde::{Deserialize, Serialize};
 pub use super::program_error::ProgramError;
 use super::{
     attachment::{self, XdpHook},
-    netlink::DeviceError,
     program_error::{attach_error, innermost, load_error},
     run_time, spare_loader,
     steering::{ProgramCounters, SocketMap, SteeringError, SteeringMaps},
 };
+use crate::link::netlink::DeviceError;
 use crate::steer::{Rule, RuleId, RuleTable};
 use netdext::driver::RxTimestamps;
 
@@ -457,14 +457,14 @@ impl std::fmt::Debug for FrameLog {
 }
 
 /// The XDP program of that name in an object.
-pub(super) fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
+pub(crate) fn xdp_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, EbpfError> {
     let missing = aya::programs::ProgramError::InvalidName { name: name.into() };
     let program = ebpf.program_mut(name).ok_or(missing)?;
     Ok(program.try_into()?)
 }
 
 /// Attaches a loaded program by a bpf_link, which takes it off when its descriptor is closed.
-pub(super) fn attach_held(
+pub(crate) fn attach_held(
     ebpf: &mut Ebpf,
     name: &str,
     iface: &str,
@@ -486,7 +486,7 @@ pub(super) fn attach_held(
 
 /// Loads objects without the kernel's type information: none of the programs refers to a kernel type, and reading it takes
 /// a fifth of a second.
-pub(super) fn loader<'a>() -> EbpfLoader<'a> {
+pub(crate) fn loader<'a>() -> EbpfLoader<'a> {
     let mut loader = spare_loader::take();
     loader.btf(None);
     loader
@@ -520,7 +520,7 @@ fn swap(xdp: &mut Xdp, held: FdLink) -> Result<FdLink, Box<dyn std::error::Error
 }
 
 /// Takes a program off to make room for ours, if there is one, and that is wanted and possible.
-pub(super) fn make_way(iface: &str, ifindex: u32, replace: bool) -> Result<(), ProgramError> {
+pub(crate) fn make_way(iface: &str, ifindex: u32, replace: bool) -> Result<(), ProgramError> {
     let Some(program) = attachment::attached_program(ifindex)? else { return Ok(()) };
     if !replace {
         return Err(ProgramError::Foreign { iface: iface.into(), program });

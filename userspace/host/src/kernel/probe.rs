@@ -18,10 +18,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::Support::{Missing, Present, Unknown};
 use super::{Feature, Support};
-use crate::link::program::{loader, xdp_mut};
-use crate::link::program_error::os_error;
-use crate::link::spare_loader;
-use crate::link::traffic::OBJECT;
+use crate::xdp::program::{loader, xdp_mut};
+use crate::xdp::program_error::os_error;
+use crate::xdp::spare_loader;
+use crate::xdp::traffic::OBJECT;
 use crate::xsk::set_tx_budget;
 
 /// The loopback interface of every network namespace. Its driver has no XDP.

@@ -10,12 +10,12 @@ use aya::EbpfLoader;
 static SPARE: Mutex<Option<EbpfLoader<'static>>> = Mutex::new(None);
 
 /// The spare loader if there is one, or else a new one.
-pub(super) fn take<'a>() -> EbpfLoader<'a> {
+pub(crate) fn take<'a>() -> EbpfLoader<'a> {
     let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).take();
     spare.unwrap_or_default()
 }
 
 /// Keeps a loader for the next who needs one. It must not have been told anything that is not for all.
-pub(super) fn keep(loader: EbpfLoader<'static>) {
+pub(crate) fn keep(loader: EbpfLoader<'static>) {
     *SPARE.lock().unwrap_or_else(PoisonError::into_inner) = Some(loader);
 }

@@ -78,12 +78,12 @@ pub struct SteeringMaps {
     near_v4: NearV4,
     owned_v6: HashMap<MapData, [u8; 16], u32>,
     counters: PerCpuArray<MapData, u64>,
-    pub(super) rules: RuleMaps,
+    pub(crate) rules: RuleMaps,
 }
 
 impl SteeringMaps {
     /// Takes the maps out of a loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
             programs: take(ebpf, PROGRAMS)?,
             sockets: SocketMap(Arc::new(Mutex::new(take(ebpf, XSKS)?))),
@@ -105,7 +105,7 @@ impl SteeringMaps {
     }
 
     /// From the next frame on this program is the one that is called at this place.
-    pub(super) fn set_program(&mut self, place: u32, program: &ProgramFd) -> Result<(), SteeringError> {
+    pub(crate) fn set_program(&mut self, place: u32, program: &ProgramFd) -> Result<(), SteeringError> {
         self.programs.set(place, program, 0).map_err(refused("inserting a program", PROGRAMS))
     }
 
@@ -121,7 +121,7 @@ impl SteeringMaps {
     }
 
     /// From now on another table of rules counts; with `steer_all` its first rule takes every frame to the driver.
-    pub(super) fn switch_table(&mut self, table: u8, steer_all: bool) -> Result<(), SteeringError> {
+    pub(crate) fn switch_table(&mut self, table: u8, steer_all: bool) -> Result<(), SteeringError> {
         let Config { mac, flags } = self.current;
         let flags = if steer_all { flags | Config::STEER_ALL } else { flags & !Config::STEER_ALL };
         self.write_config(Config { mac, flags }.with_table(table))
@@ -313,7 +313,7 @@ impl SocketMap {
     }
 }
 
-pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
+pub(crate) fn take<T: TryFrom<Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, SteeringError> {
@@ -321,11 +321,11 @@ pub(super) fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(|_wrong_type| SteeringError::MissingMap { name })
 }
 
-pub(super) fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
+pub(crate) fn refused(operation: &'static str, map: &'static str) -> impl FnOnce(MapError) -> SteeringError {
     move |source| SteeringError::Map { operation, map, source }
 }
 
-pub(super) fn is_missing(error: &MapError) -> bool {
+pub(crate) fn is_missing(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.kind() == std::io::ErrorKind::NotFound,

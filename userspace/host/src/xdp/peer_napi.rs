@@ -10,11 +10,11 @@ use aya::programs::links::FdLink;
 use netdext_abi::generate::PASS;
 
 use super::attachment::XdpHook;
-use super::device::{Device, Peer, PeerLocation};
-use super::netlink::DeviceError;
 use super::program::{attach_held, loader, xdp_mut};
 use super::program_error::{ProgramError, load_error};
 use super::traffic::OBJECT;
+use crate::link::device::{Device, Peer, PeerLocation};
+use crate::link::netlink::DeviceError;
 
 /// Why the peer could not be made ready.
 #[derive(Debug, thiserror::Error)]

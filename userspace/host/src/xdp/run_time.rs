@@ -17,7 +17,7 @@ use super::steering::{refused, take};
 use super::traffic::OBJECT;
 
 /// The mean of so many runs over one frame. The kernel counts in whole nanoseconds.
-pub(super) fn mean(xdp: &mut Xdp, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
+pub(crate) fn mean(xdp: &mut Xdp, frame: &[u8], runs: u32) -> Result<Duration, ProgramError> {
     let options = TestRunOptions { data_in: Some(frame), repeat: runs, ..TestRunOptions::new() };
     let outcome = xdp.test_run(options).map_err(|error| ProgramError::TestRun {
         len: frame.len(),

@@ -21,7 +21,7 @@ pub struct Verdict(String);
 
 impl Verdict {
     /// Of a log.
-    pub(super) fn of(log: &str) -> Self {
+    pub(crate) fn of(log: &str) -> Self {
         let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let processed = lines.iter().rposition(|line| line.starts_with("processed "));
         let mut before = &lines[..processed.unwrap_or(lines.len())];
@@ -116,7 +116,7 @@ pub enum WholeLog {
 impl WholeLog {
     /// Writes a log to a file in the system's temporary directory that nobody else can read. A process has one such file,
     /// in which the latest log is, so that a daemon that tries again and again does not fill the disk.
-    pub(super) fn keep(log: &str) -> Self {
+    pub(crate) fn keep(log: &str) -> Self {
         static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
         if log.is_empty() {
             return Self::Empty;

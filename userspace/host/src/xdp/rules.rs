@@ -46,7 +46,7 @@ impl From<Side> for Place {
 }
 
 /// The maps of rules.
-pub(super) struct RuleMaps {
+pub(crate) struct RuleMaps {
     tables: Array<MapData, [u8; size_of::<Table>()]>,
     v4: [(Trie<[u8; 4]>, &'static str); 2],
     v6: [(Trie<[u8; 16]>, &'static str); 2],
@@ -62,7 +62,7 @@ pub(super) struct RuleMaps {
 }
 
 impl RuleMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self {
             tables: take(ebpf, RULES)?,
             v4: [(take(ebpf, DESTINATION_V4)?, DESTINATION_V4), (take(ebpf, SOURCE_V4)?, SOURCE_V4)],
@@ -76,7 +76,7 @@ impl RuleMaps {
     }
 
     /// Writes an element of a trie.
-    pub(super) fn write_v4(
+    pub(crate) fn write_v4(
         &mut self,
         side: Side,
         address: [u8; 4],
@@ -89,7 +89,7 @@ impl RuleMaps {
     }
 
     /// Writes an element of a trie.
-    pub(super) fn write_v6(
+    pub(crate) fn write_v6(
         &mut self,
         side: Side,
         address: [u8; 16],
@@ -103,7 +103,7 @@ impl RuleMaps {
 
     /// Writes a table that no frame is reading, and returns its number. It counts once the configuration says so, which
     /// is for the caller to do next.
-    pub(super) fn write_table(&mut self, table: &Table) -> Result<u8, SteeringError> {
+    pub(crate) fn write_table(&mut self, table: &Table) -> Result<u8, SteeringError> {
         if self.fresh == 0 {
             self.settle();
         }
@@ -117,7 +117,7 @@ impl RuleMaps {
     }
 
     /// Says that the number of the table has been changed.
-    pub(super) fn table_switched(&mut self) {
+    pub(crate) fn table_switched(&mut self) {
         self.changed(Place::TableNumber);
     }
 
@@ -141,7 +141,7 @@ impl RuleMaps {
     }
 
     /// A rule with this counter begins at 0.
-    pub(super) fn begin_hits(&mut self, slot: u32) -> Result<(), SteeringError> {
+    pub(crate) fn begin_hits(&mut self, slot: u32) -> Result<(), SteeringError> {
         let at = slot as usize;
         if self.bases.len() <= at {
             self.bases.resize(at + 1, 0);
@@ -151,7 +151,7 @@ impl RuleMaps {
     }
 
     /// Frames that the rule with this counter has decided about.
-    pub(super) fn hits(&self, slot: u32) -> Result<u64, SteeringError> {
+    pub(crate) fn hits(&self, slot: u32) -> Result<u64, SteeringError> {
         let base = self.bases.get(slot as usize).copied().unwrap_or(0);
         Ok(self.counted(slot)?.saturating_sub(base))
     }
@@ -216,12 +216,12 @@ impl super::steering::SteeringMaps {
     }
 
     /// The rule with this counter begins at 0.
-    pub(super) fn begin_hits(&mut self, slot: u32) -> Result<(), SteeringError> {
+    pub(crate) fn begin_hits(&mut self, slot: u32) -> Result<(), SteeringError> {
         self.rules.begin_hits(slot)
     }
 
     /// Frames that the rule with this counter has decided about.
-    pub(super) fn hits(&self, slot: u32) -> Result<u64, SteeringError> {
+    pub(crate) fn hits(&self, slot: u32) -> Result<u64, SteeringError> {
         self.rules.hits(slot)
     }
 }

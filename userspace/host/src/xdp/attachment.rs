@@ -9,7 +9,7 @@ use rtnetlink::{
 };
 use serde::Serialize;
 
-use super::netlink::{DeviceError, Netlink, blocking, failed};
+use crate::link::netlink::{DeviceError, Netlink, blocking, failed};
 
 /// Where in the receive path a program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,7 +55,7 @@ pub struct XdpAttachment {
 
 impl XdpAttachment {
     /// With several programs (hardware and another) the one nearest to us counts.
-    pub(super) fn of(attributes: &[LinkXdp]) -> Option<Self> {
+    pub(crate) fn of(attributes: &[LinkXdp]) -> Option<Self> {
         let each = attributes.iter().filter_map(|attribute| match attribute {
             LinkXdp::DrvProgId(id) => Some(Self { id: *id, mode: XdpHook::Native }),
             LinkXdp::SkbProgId(id) => Some(Self { id: *id, mode: XdpHook::Skb }),
@@ -100,7 +100,7 @@ pub fn attached_program(ifindex: u32) -> Result<Option<ForeignProgram>, DeviceEr
 }
 
 /// The same without the name, which takes a look at every program.
-pub(super) fn attachment(ifindex: u32) -> Result<Option<XdpAttachment>, DeviceError> {
+pub(crate) fn attachment(ifindex: u32) -> Result<Option<XdpAttachment>, DeviceError> {
     let message = blocking(async || Netlink::open()?.link_by_index(ifindex).await)??;
     let attributes = message.map(|message| message.attributes).unwrap_or_default();
     Ok(attributes.iter().find_map(|attribute| match attribute {
@@ -110,7 +110,7 @@ pub(super) fn attachment(ifindex: u32) -> Result<Option<XdpAttachment>, DeviceEr
 }
 
 /// Takes the program off that sits there by netlink. One that is held by a bpf_link is refused with `EBUSY`. Blocks.
-pub(super) fn detach(ifindex: u32, mode: XdpHook) -> Result<(), DeviceError> {
+pub(crate) fn detach(ifindex: u32, mode: XdpHook) -> Result<(), DeviceError> {
     let xdp = vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode.flags())];
     let message = LinkUnspec::new_with_index(ifindex).append_extra_attribute(LinkAttribute::Xdp(xdp)).build();
     blocking(async || {

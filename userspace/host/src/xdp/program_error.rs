@@ -11,11 +11,11 @@ use thiserror::Error;
 
 use super::{
     attachment::{self, ForeignProgram, XdpHook},
-    kernel::{KernelError, KernelFeatures, Need},
-    netlink::DeviceError,
     steering::SteeringError,
     verifier::{Verdict, WholeLog},
 };
+use crate::kernel::{KernelError, KernelFeatures, Need};
+use crate::link::netlink::DeviceError;
 use crate::steer::TableError;
 
 /// Why the program can't be loaded, attached or used.
@@ -127,7 +127,7 @@ fn detail(verdict: &Verdict) -> String {
 }
 
 /// What became of loading, from what the kernel said of it.
-pub(super) fn load_error(error: EbpfError) -> ProgramError {
+pub(crate) fn load_error(error: EbpfError) -> ProgramError {
     if let EbpfError::ProgramError(AyaProgramError::LoadError { io_error, verifier_log }) = &error
         && let Some(judged) = judged(io_error, &verifier_log.to_string(), WholeLog::keep)
     {
@@ -163,7 +163,7 @@ fn judged(io_error: &io::Error, log: &str, keep: impl Fn(&str) -> WholeLog) -> O
     }
 }
 
-pub(super) fn attach_error(iface: &str, ifindex: u32, mode: XdpHook, error: EbpfError) -> ProgramError {
+pub(crate) fn attach_error(iface: &str, ifindex: u32, mode: XdpHook, error: EbpfError) -> ProgramError {
     match os_error(&error) {
         Some(Errno::PERM | Errno::ACCESS) => {
             ProgramError::NotPermitted { operation: "attach the XDP program", source: Box::new(error) }
@@ -178,7 +178,7 @@ pub(super) fn attach_error(iface: &str, ifindex: u32, mode: XdpHook, error: Ebpf
 }
 
 /// The kernel's error number, wherever in the chain it is.
-pub(super) fn os_error(error: &EbpfError) -> Option<Errno> {
+pub(crate) fn os_error(error: &EbpfError) -> Option<Errno> {
     if let EbpfError::ProgramError(AyaProgramError::XdpError(XdpError::NetlinkError(netlink))) = error {
         return netlink.raw_os_error().map(Errno::from_raw_os_error);
     }
@@ -193,7 +193,7 @@ pub(super) fn os_error(error: &EbpfError) -> Option<Errno> {
 }
 
 /// The last cause of an error: what the kernel said.
-pub(super) fn innermost(error: &EbpfError) -> String {
+pub(crate) fn innermost(error: &EbpfError) -> String {
     let mut last: &dyn std::error::Error = error;
     while let Some(cause) = last.source() {
         last = cause;

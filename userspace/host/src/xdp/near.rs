@@ -40,18 +40,18 @@ impl Sharing {
 }
 
 /// The map of slots.
-pub(super) struct NearV4 {
+pub(crate) struct NearV4 {
     slots: Array<MapData, [u8; size_of::<Near>()]>,
     sharing: Sharing,
 }
 
 impl NearV4 {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, SteeringError> {
         Ok(Self { slots: take(ebpf, NEAR_V4)?, sharing: Sharing::new() })
     }
 
     /// To be called after the hash map has changed.
-    pub(super) fn change(&mut self, address: [u8; 4], before: u32, after: u32) -> Result<(), SteeringError> {
+    pub(crate) fn change(&mut self, address: [u8; 4], before: u32, after: u32) -> Result<(), SteeringError> {
         match self.sharing.change(address, before, after) {
             Some(near) => self
                 .slots
