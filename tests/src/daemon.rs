@@ -18,6 +18,7 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 pub struct Site {
     /// Where the daemon and its drivers are.
     pub namespace: Namespace,
+    program: PathBuf,
     directory: TempDir,
 }
 
@@ -27,8 +28,16 @@ impl Site {
     /// # Panics
     /// It can't be made.
     pub fn new(purpose: &str) -> Self {
+        Self::with_program(purpose, binary())
+    }
+
+    /// The same where another program than netdext is what is run.
+    ///
+    /// # Panics
+    /// It can't be made.
+    pub fn with_program(purpose: &str, program: PathBuf) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        Self { namespace: Namespace::new(purpose), directory }
+        Self { namespace: Namespace::new(purpose), program, directory }
     }
 
     /// `NETDEXT_RUNTIME_DIR`; the daemon makes it.
@@ -56,9 +65,14 @@ impl Site {
         self.directory.path().join(name)
     }
 
-    /// netdext at this site; `words` are split at blanks.
+    /// The program at this site; `words` are split at blanks.
     pub fn command(&self, words: &str) -> Command {
-        let mut command = self.namespace.command(binary().to_str().expect("a plain path"));
+        self.command_of(&self.program, words)
+    }
+
+    /// Another program at this site, likewise.
+    pub fn command_of(&self, program: &Path, words: &str) -> Command {
+        let mut command = self.namespace.command(program.to_str().expect("a plain path"));
         command
             .args(words.split_whitespace())
             .env("NETDEXT_RUNTIME_DIR", self.runtime_dir())

@@ -1,9 +1,14 @@
 //! Network namespaces that go away with the test.
 
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::patiently;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -135,6 +140,25 @@ impl Namespace {
         };
         let result = std::thread::scope(|scope| scope.spawn(in_namespace).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Asks the HTTP server at `address` in this namespace for a path, and returns the head and the body of its answer.
+    ///
+    /// # Panics
+    /// There is no server, or it does not answer.
+    #[track_caller]
+    pub fn http(&self, address: &str, path: &str) -> (String, String) {
+        let answer = self.enter(|| {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_read_timeout(Some(patiently(Duration::from_secs(10))))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            io::Result::Ok(answer)
+        });
+        let answer = answer.expect("the server answers");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        (head.to_owned(), body.to_owned())
     }
 
     /// Runs an asynchronous `work` to its end on a thread in this namespace, on a runtime of its own.

@@ -32,6 +32,18 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The binary of the example crate, netdext with the driver `udp-echo`: `NETDEXT_EXAMPLE_BIN`, else the one beside
+/// [`binary`].
+///
+/// # Panics
+/// There is none: `cargo xtask test` builds it.
+pub fn example() -> PathBuf {
+    let named = std::env::var_os("NETDEXT_EXAMPLE_BIN").map(PathBuf::from);
+    let example = named.unwrap_or_else(|| binary().with_file_name("udp-echo"));
+    assert!(example.is_file(), "no {}: run the tests through `cargo xtask test`", example.display());
+    example
+}
+
 /// A running netdext; dropping it kills it.
 #[derive(Debug)]
 pub struct Netdext {

@@ -4,6 +4,8 @@
 
 use std::process::Output;
 
+use netdext_host::link::Device;
+use netdext_host::xdp::peer_napi::PeerNapi;
 use serde_json::Value;
 
 use crate::{Namespace, Netdext};
@@ -79,6 +81,18 @@ impl Wire {
         driver.ip(&["link", "set", "dev", DRIVER_IFACE, "up"]);
         host.ip(&["link", "set", "dev", HOST_IFACE, "up"]);
         Self { driver, host }
+    }
+
+    /// Readies the host end for what an XDP program of the driver end sends, as long as the value lives: netdext does so
+    /// itself where both ends are in its namespace.
+    ///
+    /// # Panics
+    /// The interface is gone, or no program can be attached to it.
+    pub fn ready_for_answers(&self) -> PeerNapi {
+        self.host.block_on(async || {
+            let device = Device::query(HOST_IFACE).await.expect("the host's end");
+            PeerNapi::attach(&device.name, device.index).expect("a program on the host's end")
+        })
     }
 
     /// The Ethernet address of the driver end.

@@ -1,12 +1,12 @@
 //! `netdext run --metrics`, scraped and read by Prometheus' own Python parser.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use netdext_abi::maps::SAMPLED;
 use netdext_tests::wire::{DRIVER_IFACE, DRIVER_V4};
-use netdext_tests::{Namespace, Netdext, Wire, patiently, require};
+use netdext_tests::{Netdext, Wire, require};
 use serde_json::Value;
 
 const ADDRESS: &str = "127.0.0.1:9469";
@@ -17,21 +17,6 @@ import json, sys
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as families
 print(json.dumps([[s.name, s.labels, s.value] for f in families(sys.stdin.read()) for s in f.samples]))
 ";
-
-/// Asks for a path of the server, from inside the namespace; returns status line, head and body.
-fn ask(namespace: &Namespace, path: &str) -> (String, String) {
-    let answer = namespace.enter(|| {
-        let mut stream = std::net::TcpStream::connect(ADDRESS)?;
-        stream.set_read_timeout(Some(patiently(Duration::from_secs(10))))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        std::io::Result::Ok(answer)
-    });
-    let answer = answer.expect("the server answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-    (head.to_owned(), body.to_owned())
-}
 
 /// A Python that has the parser: the distribution's own, else the one on PATH.
 fn python() -> Command {
@@ -73,14 +58,14 @@ fn prometheus_reads_the_counts_that_the_summary_ends_with() {
     let wire = Wire::new("metrics");
     let mut netdext = Netdext::run(&wire.driver, DRIVER_IFACE, &["--no-injector", "--metrics", ADDRESS]);
     netdext.ready();
-    let (head, body) = ask(&wire.driver, "/metrics");
+    let (head, body) = wire.driver.http(ADDRESS, "/metrics");
     assert!(head.starts_with("HTTP/1.1 200 OK") && head.contains("application/openmetrics-text"), "{head}");
     let of_driver = [("iface", "veth0"), ("driver", "sample")];
     assert_eq!(value(&parse(&body), "netdext_running", &of_driver), 1.0);
 
     wire.ping_without_loss(50, &["-i", "0.002", DRIVER_V4]);
-    let samples = parse(&ask(&wire.driver, "/metrics").1);
-    let (refused, _) = ask(&wire.driver, "/");
+    let samples = parse(&wire.driver.http(ADDRESS, "/metrics").1);
+    let (refused, _) = wire.driver.http(ADDRESS, "/");
     assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
     let summary = wire.stop(netdext);
 
@@ -117,7 +102,7 @@ fn every_metric_of_the_dashboard_is_there() {
     let mut netdext = Netdext::run(&wire.driver, DRIVER_IFACE, &arguments);
     netdext.ready();
     std::thread::sleep(Duration::from_millis(300));
-    let samples = parse(&ask(&wire.driver, "/metrics").1);
+    let samples = parse(&wire.driver.http(ADDRESS, "/metrics").1);
     wire.stop(netdext);
     let dashboard: Value =
         serde_json::from_str(include_str!("../../docs/grafana/netdext.json")).expect("JSON");

@@ -27,10 +27,7 @@ fn answering(namespace: &Namespace, arguments: &[&str]) -> Netdext {
 /// A wire whose other end, in its own namespace, is ready for answers as long as the second value lives.
 fn ready_wire(purpose: &str) -> (Wire, PeerNapi) {
     let wire = Wire::new(purpose);
-    let napi = wire.host.block_on(async || {
-        let device = Device::query(HOST_IFACE).await.expect("the host's end");
-        PeerNapi::attach(&device.name, device.index).expect("a program on the host's end")
-    });
+    let napi = wire.ready_for_answers();
     (wire, napi)
 }
 

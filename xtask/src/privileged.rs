@@ -69,14 +69,14 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks for namespaces whose test process is gone, for processes of this very netdext, and at the links
+    /// Looks for namespaces whose test process is gone, for processes of these very programs, and at the links
     /// of the root namespace with their XDP programs.
     ///
     /// # Errors
     /// `ip` is missing or fails.
-    pub fn look(netdext: &Path) -> anyhow::Result<Self> {
+    pub fn look(programs: &[&Path]) -> anyhow::Result<Self> {
         let mut found: BTreeSet<String> = orphaned_namespaces().collect();
-        found.extend(processes(netdext));
+        found.extend(programs.iter().flat_map(|program| processes(program)));
         found.extend(root_links()?);
         Ok(Self { found })
     }

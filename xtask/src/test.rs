@@ -77,25 +77,42 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let netdext = &netdext.context("cargo built no executable called netdext")?.executable;
     let (privileged, ordinary): (Vec<_>, Vec<_>) =
         built.iter().filter(|built| built.is_test).partition(|built| built.package.ends_with(PRIVILEGED));
-    let session = Session { args, netdext, skip_log: SkipLog::create(netdext)? };
+    let example = example(netdext)?;
+    let (example_tests, example): (Vec<_>, Vec<_>) = example.iter().partition(|built| built.is_test);
+    let example = &example.first().context("cargo built no executable of the example")?.executable;
+    let session = Session { args, netdext, example, skip_log: SkipLog::create(netdext)? };
 
     let mut tally = Tally::default();
-    for test in ordinary {
+    for test in ordinary.into_iter().chain(example_tests) {
         tally.add(session.run(test, Command::new(&test.executable), "")?);
     }
     tally.add(session.documentation()?);
-    let before = Leftovers::look(netdext)?;
+    let before = Leftovers::look(&[netdext, example])?;
     for test in privileged {
         let mut command = root_or_user(&test.executable)?;
         command.args(["--test-threads", PRIVILEGED_THREADS]);
         tally.add(session.run(test, command, " (as root)")?);
     }
-    session.finish(tally, &Leftovers::look(netdext)?.since(&before))
+    session.finish(tally, &Leftovers::look(&[netdext, example])?.since(&before))
+}
+
+/// The manifest of the example, a workspace of its own.
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../userspace/examples/udp-echo/Cargo.toml");
+
+/// Builds the example: its tests as its author runs them, without netdext's command line, and its program, whose
+/// dependencies are for the most part what has been built for netdext.
+fn example(netdext: &Path) -> anyhow::Result<Vec<Built>> {
+    let target = netdext.ancestors().nth(2).context("netdext is in TARGET/PROFILE")?.to_string_lossy();
+    let place = ["--manifest-path", EXAMPLE, "--target-dir", &target];
+    let mut built = shell::build(&[&place[..], &["--tests", "--no-default-features"]].concat())?;
+    built.extend(shell::build(&[&place[..], &["--bins"]].concat())?);
+    Ok(built)
 }
 
 /// The variables that sudo has to let through to a privileged test.
-const ROOT_ENVIRONMENT: [&str; 6] = [
+const ROOT_ENVIRONMENT: [&str; 7] = [
     "NETDEXT_BIN",
+    "NETDEXT_EXAMPLE_BIN",
     "NETDEXT_SKIP_LOG",
     "NETDEXT_NO_SKIP",
     "CARGO_MANIFEST_DIR",
@@ -116,6 +133,7 @@ fn root_or_user(program: &Path) -> anyhow::Result<Command> {
 struct Session<'a> {
     args: Args,
     netdext: &'a Path,
+    example: &'a Path,
     skip_log: SkipLog,
 }
 
@@ -136,7 +154,8 @@ impl Session<'_> {
     }
 
     fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.env("NETDEXT_BIN", self.netdext).env("NETDEXT_SKIP_LOG", &self.skip_log.path);
+        command.env("NETDEXT_BIN", self.netdext).env("NETDEXT_EXAMPLE_BIN", self.example);
+        command.env("NETDEXT_SKIP_LOG", &self.skip_log.path);
         if self.args.no_skip {
             command.env("NETDEXT_NO_SKIP", "1")
         } else {

@@ -62,11 +62,12 @@ const WORKS: [Program; 18] = [
 const REFUSES: [Program; 1] = [program("refusal", 60)];
 
 /// Test programs that no guest runs, and why.
-pub const LEFT_OUT: [(&str, &str); 15] = [
+pub const LEFT_OUT: [(&str, &str); 16] = [
     ("device", "it is of the device layer, which no other kernel has changed"),
     ("doctor", "it is of settings of the host, with no XDP program"),
     ("dropped", "it is of the supervisor, which does not depend on the kernel"),
     ("enabling", "it is of the supervisor, which does not depend on the kernel"),
+    ("example", "it is of the command line and the daemon, which do not depend on the kernel"),
     ("events", "it is of netlink, with no XDP program"),
     ("faulty_driver", "it is of the worker, which does not depend on the kernel"),
     ("metrics", "it needs Python"),
