@@ -6,6 +6,7 @@
 //! ```
 //! Host N has 198.18.0.(N+1)/24 and 2001:2::(N+1)/64.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// A namespace for the forwarder, and one for each host.
 struct Site {
     bridge: Namespace,
+    ports: Vec<String>,
     hosts: Vec<Namespace>,
     directory: TempDir,
 }
@@ -34,7 +36,7 @@ fn addresses(host: usize) -> [String; 2] {
 }
 
 impl Site {
-    fn new(purpose: &str, hosts: usize, queues: &str) -> Self {
+    fn new(purpose: &str, hosts: Range<usize>, queues: &str) -> Self {
         let bridge = Namespace::new(&format!("{purpose}, the forwarder"));
         let host = |number: usize| {
             let host = Namespace::new(&format!("{purpose}, host {number}"));
@@ -53,13 +55,14 @@ impl Site {
             host.ip(&["link", "set", "dev", "eth0", "up"]);
             host
         };
-        let hosts = (0..hosts).map(host).collect();
-        Self { bridge, hosts, directory: tempfile::tempdir().unwrap() }
+        let ports = hosts.clone().map(port).collect();
+        let hosts = hosts.map(host).collect();
+        Self { bridge, ports, hosts, directory: tempfile::tempdir().unwrap() }
     }
 
     /// The forwarder over all ports, ready.
     fn forward(&self) -> Netdext {
-        let ifaces = (0..self.hosts.len()).flat_map(|number| ["--iface".to_owned(), port(number)]);
+        let ifaces = self.ports.iter().flat_map(|port| ["--iface", port]);
         let mut command =
             self.netdext(&["run", "--json", "--netns", self.bridge.name(), "--driver", "forward"]);
         let mut netdext = Netdext::start(command.args(ifaces));
@@ -95,10 +98,22 @@ impl Site {
     fn stop(&self, netdext: Netdext) -> Value {
         let finished = netdext.stop();
         assert!(finished.status.success(), "{finished:#?}");
-        for number in 0..self.hosts.len() {
-            assert_eq!(self.bridge.xdp_programs(&port(number)), [0_u64; 0], "left on port {number}");
+        for port in &self.ports {
+            assert_eq!(self.bridge.xdp_programs(port), [0_u64; 0], "left on {port}");
         }
-        finished.expect_whole().clone()
+        // One for each port; the first has the counts of the driver.
+        let lines = finished.stdout.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let summaries: Vec<_> = lines.filter(|line| line["event"] == "summary").collect();
+        let ifaces: Vec<_> = summaries.iter().map(|summary| summary["iface"].as_str().unwrap()).collect();
+        assert_eq!(ifaces, self.ports);
+        for summary in &summaries {
+            assert_eq!(summary["whole"], true, "{summary}");
+            assert_eq!(summary["violations"], 0, "{summary}");
+            for accounting in ["accounting", "tx_accounting"] {
+                assert_eq!(summary[accounting]["residue"], 0, "{summary}");
+            }
+        }
+        summaries[0].clone()
     }
 }
 
@@ -115,7 +130,7 @@ fn transfer(host: &Namespace, server: &str, arguments: &[&str]) -> Value {
 fn transfers(purpose: &str, queues: &str) {
     const TCP_BYTES: u64 = 20_000_000;
     const UDP_BYTES: u64 = 1_000_000;
-    let site = Site::new(purpose, 2, queues);
+    let site = Site::new(purpose, 0..2, queues);
     let netdext = site.forward();
     let mut command = site.hosts[1].command("iperf3");
     let mut server = Netdext::start(command.args(["--server", "--forceflush"]));
@@ -144,7 +159,7 @@ fn transfers(purpose: &str, queues: &str) {
 #[test]
 fn two_hosts_ping_each_other_through_the_forwarder() {
     require!("ping", "ethtool");
-    let site = Site::new("ping", 2, "1");
+    let site = Site::new("ping", 0..2, "1");
     let netdext = site.forward();
     site.ping_without_loss(0, 1);
     site.ping_without_loss(1, 0);
@@ -171,7 +186,7 @@ fn udp_and_tcp_go_both_ways_over_two_queues() {
 #[test]
 fn a_port_set_down_and_up_again_is_left_out_meanwhile_and_the_others_go_on() {
     require!("ping", "ethtool");
-    let site = Site::new("down and up", 3, "1");
+    let site = Site::new("down and up", 0..3, "1");
     let netdext = site.forward();
     site.ping_without_loss(0, 2);
     for _ in 0..3 {
@@ -183,4 +198,37 @@ fn a_port_set_down_and_up_again_is_left_out_meanwhile_and_the_others_go_on() {
         site.ping_without_loss(2, 1);
     }
     site.stop(netdext);
+}
+
+#[test]
+fn what_enters_a_loop_of_two_forwarders_goes_round_no_further() {
+    require!("ping", "ethtool");
+    let mut sites = [("one side", 0..1), ("the other", 1..2)].map(|(side, host)| Site::new(side, host, "1"));
+    for wire in ["wire0", "wire1"] {
+        let to = sites[1].bridge.name().to_owned();
+        sites[0]
+            .bridge
+            .ip(&["link", "add", "name", wire, "type", "veth", "peer", "name", wire, "netns", &to]);
+        for site in &mut sites {
+            site.bridge.ip(&["link", "set", "dev", wire, "addrgenmode", "none"]);
+            site.bridge.ip(&["link", "set", "dev", wire, "up"]);
+            site.ports.push(wire.to_owned());
+        }
+    }
+    let running = sites.each_ref().map(Site::forward);
+    for address in addresses(1) {
+        // The first one asks everybody for the address.
+        wait_until("there is a way", SOON, || sites[0].reaches(0, &address).then_some(()));
+        let text = sites[0].hosts[0].run("ping", &["-q", "-c", "20", "-i", "0.01", &address]);
+        assert!(!text.contains("duplicates"), "{text}");
+    }
+    let mut looped = 0;
+    for (site, netdext) in sites.iter().zip(running) {
+        let summary = site.stop(netdext);
+        let count = |name: &str| summary["counters"][name].as_u64().unwrap();
+        // 21 requests and 21 replies over each protocol.
+        assert!((84..200).contains(&(count("forwarded") + count("flooded"))), "{summary}");
+        looped += summary["drops"]["loop"].as_u64().unwrap();
+    }
+    assert!((1..100).contains(&looped), "{looped}");
 }
