@@ -74,6 +74,7 @@ const FOR_TESTS: &[Need] = &[
     program("ping", "iputils-ping"),
     program("arping", "iputils-arping"),
     program("ethtool", "ethtool"),
+    program("iperf3", "iperf3"),
     program("tcpdump", "tcpdump"),
     program("bpftool", "bpftool"),
     program("setpriv", "util-linux"),
