@@ -178,7 +178,7 @@ fn a_state_file_that_is_damaged_or_newer_is_left_as_it_is() {
         (good[..good.len() / 2].to_vec(), "is damaged ("),
         (Vec::new(), "is damaged ("),
         (b"\xff\xfe\x00".to_vec(), "is damaged ("),
-        (serde_json::to_vec(&newer).unwrap(), "has schema 99, and this netdext knows 1"),
+        (serde_json::to_vec(&newer).unwrap(), "has schema 99, and this netdext knows 2"),
     ] {
         std::fs::write(site.state_file(), &bytes).unwrap();
         for words in ["daemon", "list"] {

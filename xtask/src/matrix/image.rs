@@ -20,9 +20,10 @@ pub const NETDEXT: &str = "/opt/netdext/netdext";
 /// Where what it starts is.
 const PROGRAMS_OF_NETDEXT: &str = "/opt/netdext";
 /// The host's programs that tests and harness start. A test skips itself without one that it needs.
-const PROGRAMS: [&str; 22] = [
-    "arping", "bash", "bpftool", "cat", "curl", "ethtool", "head", "ip", "mount", "nohup", "nsenter", "ping",
-    "readlink", "setpriv", "setsid", "sh", "strace", "sysctl", "tcpdump", "tshark", "umount", "unshare",
+const PROGRAMS: [&str; 23] = [
+    "arping", "bash", "bpftool", "cat", "curl", "ethtool", "head", "ip", "iperf3", "mount", "nohup",
+    "nsenter", "ping", "readlink", "setpriv", "setsid", "sh", "strace", "sysctl", "tcpdump", "tshark",
+    "umount", "unshare",
 ];
 /// Files of the system that programs read.
 const SYSTEM_FILES: [&str; 5] =

@@ -38,7 +38,7 @@ impl Program {
 /// What the load test is: both programs with every flag that changes them, and the verdict table.
 const LOAD: [Program; 2] = [program("verifier", 40), program("ebpf_object", 90)];
 /// The rest of what runs where netdext works, and says so.
-const WORKS: [Program; 18] = [
+const WORKS: [Program; 19] = [
     program("kernel", 40),
     program("refusal", 30),
     program("namespaces", 5),
@@ -50,6 +50,7 @@ const WORKS: [Program; 18] = [
     program("inject_live", 10),
     program("run_lifecycle", 110),
     program("run_traffic", 45),
+    program("forward", 60),
     program("steering", 90),
     program("steer_command", 20),
     program("ping", 40),
