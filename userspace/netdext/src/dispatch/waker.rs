@@ -9,6 +9,50 @@ use std::sync::{Arc, OnceLock};
 ///
 /// So an async task can exchange data with a driver, which lives on a thread of its own: it puts something into a queue
 /// that both have, and wakes.
+///
+/// ```
+/// use std::sync::mpsc::{Receiver, channel};
+///
+/// use netdext::driver::{Cx, Driver, DriverStats, PortId};
+/// use netdext::packet::PacketBatch;
+/// use netdext::testing::Bench;
+///
+/// /// Sends what others put into its queue.
+/// struct Outlet(Receiver<Vec<u8>>);
+///
+/// impl Driver for Outlet {
+///     fn name(&self) -> &'static str {
+///         "outlet"
+///     }
+///
+///     fn woken(&mut self, cx: &mut Cx<'_>) {
+///         for frame in self.0.try_iter() {
+///             let mut packet = cx.pool.alloc().expect("a free frame");
+///             packet.set_data_len(frame.len()).expect("it fits");
+///             packet.data_mut().copy_from_slice(&frame);
+///             cx.tx(PortId::FIRST).submit(packet).expect("there is room");
+///         }
+///     }
+///
+///     fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, _batch: &mut PacketBatch) {}
+///
+///     fn stats(&self) -> DriverStats {
+///         DriverStats::default()
+///     }
+/// }
+///
+/// let (queue, outlet) = channel();
+/// let mut bench = Bench::new(Box::new(Outlet(outlet)));
+/// // A driver gets it from `Cx::waker`.
+/// let waker = bench.worker.waker();
+/// let another = std::thread::spawn(move || {
+///     queue.send(vec![7; 60]).expect("the driver is there");
+///     waker.wake();
+/// });
+/// another.join().expect("it sends");
+/// bench.turn();
+/// assert_eq!(bench.arrived, [[7; 60]]);
+/// ```
 #[derive(Clone, Default)]
 pub struct Waker(Arc<Shared>);
 
