@@ -1,6 +1,5 @@
 //! The verdict on the host: the table that the kernel is tested with, and what must hold for any frame.
 
-#[path = "../../../tests/tests/ebpf_object/frames.rs"]
 mod frames;
 
 use std::collections::HashSet;

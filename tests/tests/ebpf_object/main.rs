@@ -5,6 +5,7 @@
 
 mod answers;
 mod attach;
+#[path = "../../../ebpf/abi/tests/frames/mod.rs"]
 mod frames;
 mod rules;
 
