@@ -14,8 +14,10 @@ pub const ECHO: &str = "echo";
 pub const PASS: &str = "pass";
 /// The program that redirects every frame to the socket of its queue.
 pub const REDIRECT: &str = "redirect";
+/// The program that redirects every frame to the device in [`DEVICES`].
+pub const TO_DEVICE: &str = "to_device";
 /// Every program of the object.
-pub const PROGRAM_NAMES: [&str; 7] = [GENERATE, REPLIES, DISCARD, REFLECT, ECHO, REDIRECT, PASS];
+pub const PROGRAM_NAMES: [&str; 8] = [GENERATE, REPLIES, DISCARD, REFLECT, ECHO, REDIRECT, TO_DEVICE, PASS];
 
 /// Array of one [`Template`].
 pub const TEMPLATE: &str = "TEMPLATE";
@@ -25,8 +27,10 @@ pub const NEXT: &str = "NEXT";
 pub const TALLIES: &str = "TALLIES";
 /// XSKMAP with room for the socket of queue 0.
 pub const SOCKETS: &str = "SOCKETS";
+/// DEVMAP of one device.
+pub const DEVICES: &str = "DEVICES";
 /// Every map of the object.
-pub const MAP_NAMES: [&str; 4] = [TEMPLATE, NEXT, TALLIES, SOCKETS];
+pub const MAP_NAMES: [&str; 5] = [TEMPLATE, NEXT, TALLIES, SOCKETS, DEVICES];
 
 /// Ethernet, IPv6, UDP or ICMP, and the stamp: the most that differs from one configuration to another.
 pub const TEMPLATE_LEN: usize = 80;

@@ -6,6 +6,7 @@
 //! * `discard` and `reflect` are the sink and the reflector.
 //! * `echo` answers echo requests with as little as it takes, for comparison.
 //! * `redirect` hands every frame to an AF_XDP socket with as little as it takes, for comparison.
+//! * `to_device` sends every frame out of another interface, for comparison.
 //! * `pass` makes a veth poll what an XDP program at its other end sends.
 #![no_std]
 #![no_main]
@@ -13,7 +14,7 @@
 use aya_ebpf::{
     bindings::xdp_action,
     macros::{map, xdp},
-    maps::{Array, PerCpuArray, XskMap},
+    maps::{Array, DevMap, PerCpuArray, XskMap},
     programs::XdpContext,
 };
 use netdext_abi::checksum::{fold, updated};
@@ -25,6 +26,8 @@ static TEMPLATE: Array<Template> = Array::with_max_entries(1, 0);
 static NEXT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(1, 0);
+#[map]
+static DEVICES: DevMap = DevMap::with_max_entries(1, 0);
 #[map]
 static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(Tallied::ALL.len() as u32, 0);
 
@@ -296,6 +299,14 @@ fn swap<const N: usize>(bytes: &mut [u8], a: usize, b: usize) {
 #[xdp]
 fn redirect(ctx: XdpContext) -> u32 {
     match SOCKETS.redirect(ctx.rx_queue_index(), u64::from(xdp_action::XDP_PASS)) {
+        Ok(action) | Err(action) => action,
+    }
+}
+
+/// The least that sends a frame out of another interface, to compare with.
+#[xdp]
+fn to_device(_ctx: XdpContext) -> u32 {
+    match DEVICES.redirect(0, u64::from(xdp_action::XDP_ABORTED)) {
         Ok(action) | Err(action) => action,
     }
 }

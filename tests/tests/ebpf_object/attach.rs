@@ -9,7 +9,9 @@ use std::{
 
 use netdext_host::xdp::{
     attachment::{XdpHook, attached_program},
+    peer_napi::PeerNapi,
     program::{ProgramError, SteeringProgram, XdpMode},
+    to_device::ToDevice,
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -48,10 +50,14 @@ fn command(program: &str, arguments: &[&str]) {
 }
 
 fn ifindex() -> u32 {
+    ifindex_of(IFACE)
+}
+
+fn ifindex_of(iface: &str) -> u32 {
     // /proc/net follows the thread's namespace, unlike a /sys mounted elsewhere.
     let names = rustix::net::netdevice::name_to_index(
         rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None).unwrap(),
-        IFACE,
+        iface,
     );
     names.unwrap()
 }
@@ -152,4 +158,38 @@ fn an_interface_that_vanishes_takes_the_attachment_along() {
     command("ip", &["link", "del", IFACE]);
     program.detach().unwrap();
     assert!(program.attach(IFACE, index, XdpMode::Auto, false).is_err());
+}
+
+/// Frames that an interface has received.
+fn received(iface: &str) -> u64 {
+    let arguments = ["-json", "-s", "link", "show", "dev", iface];
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    links[0]["stats64"]["rx"]["packets"].as_u64().expect("a count")
+}
+
+#[test]
+fn what_is_redirected_to_a_device_leaves_by_it_until_the_program_is_dropped() {
+    if skip() {
+        return;
+    }
+    let _namespace = Namespace::enter();
+    command("ip", &["link", "add", "veth2", "type", "veth", "peer", "name", "veth3"]);
+    for iface in ["veth0", "veth1", "veth2", "veth3"] {
+        command("ip", &["link", "set", iface, "addrgenmode", "none"]);
+        command("ip", &["link", "set", iface, "up"]);
+    }
+    command("ip", &["address", "add", "198.18.0.2/24", "dev", "veth0"]);
+    command("ip", &["neighbour", "replace", "198.18.0.1", "lladdr", "02:00:00:00:00:01", "dev", "veth0"]);
+    // Nobody answers.
+    let ask = || {
+        Command::new("ping").args(["-q", "-c", "3", "-i", "0.1", "-W", "1", "198.18.0.1"]).output().unwrap()
+    };
+    let _woken = PeerNapi::attach("veth3", ifindex_of("veth3")).unwrap();
+    let redirected = ToDevice::attach("veth1", ifindex_of("veth1"), ifindex_of("veth2")).unwrap();
+    ask();
+    assert_eq!((received("veth1"), received("veth3")), (3, 3));
+    drop(redirected);
+    ask();
+    assert_eq!((received("veth1"), received("veth3")), (6, 3));
 }

@@ -1,7 +1,7 @@
 //! The built XDP object as an artefact: what it contains, and that the kernel runs it as the host runs its sources.
 //!
-//! Frames go through `BPF_PROG_TEST_RUN`, so no device and no traffic is involved; attaching is tried in a network
-//! namespace of its own. Root is needed.
+//! Frames go through `BPF_PROG_TEST_RUN`, so no device and no traffic is involved; attaching, and redirecting to a device,
+//! is tried in network namespaces of their own. Root is needed.
 
 mod answers;
 mod attach;

@@ -9,6 +9,8 @@ const SPIN: &str = "netdext driver, spin";
 const ADAPTIVE: &str = "netdext driver, adaptive";
 const TESTPMD: &str = "dpdk-testpmd icmpecho";
 const SINK: &str = "netdext sink, spin";
+const FORWARD: &str = "netdext forward, spin";
+const TESTPMD_IO: &str = "dpdk-testpmd io";
 
 /// Where a figure is in the report.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +51,7 @@ const XDP: &str = "netdext";
 const XDP_WITH_RULE: &str = "netdext, one rule";
 const PACED: (&str, &str) = ("rate", "10000/s");
 
-const WANTED: [Wanted; 25] = [
+const WANTED: [Wanted; 28] = [
     ratio(
         "echo rate, --answer / kernel",
         at("echo_rate", ANSWER),
@@ -108,6 +110,21 @@ const WANTED: [Wanted; 25] = [
         at("tx", "netdext generate, to XDP_DROP"),
         at("tx", "dpdk-testpmd txonly, to XDP_DROP"),
         Bound::AtLeast,
+        1.1,
+    ),
+    ratio(
+        "forward, spin / the kernel's bridge",
+        at("forward", FORWARD),
+        at("forward", "the kernel's bridge"),
+        Bound::AtLeast,
+        1.0,
+    ),
+    ratio("forward, spin / testpmd", at("forward", FORWARD), at("forward", TESTPMD_IO), Bound::AtLeast, 1.0),
+    ratio(
+        "round trip p50 through forward, spin / testpmd",
+        at("forward_rtt_p50", FORWARD),
+        at("forward_rtt_p50", TESTPMD_IO),
+        Bound::AtMost,
         1.1,
     ),
     ratio(

@@ -2,6 +2,7 @@
 
 mod cost;
 mod echo;
+mod forward;
 mod start;
 mod traffic;
 mod xdp;
@@ -26,6 +27,7 @@ pub fn all<'a>(bench: &'a Bench<'a>) -> Vec<Group<'a>> {
         traffic::drops(bench),
         traffic::sends(bench),
         traffic::reflections(bench),
+        forward::through(bench),
         traffic::pacing(bench),
         start::first_reply(bench),
         start::at_rest(bench),
@@ -41,12 +43,14 @@ pub fn all<'a>(bench: &'a Bench<'a>) -> Vec<Group<'a>> {
 /// What is changed of the system while a case runs; all of it goes with the case's namespaces.
 pub fn changes() -> Vec<String> {
     [
-        "GRO is on at the end of the kernel's stack in echo_rate: without it a veth drops live frames",
-        "every namespace has a permanent neighbour entry for the other end",
+        "GRO is on at the end of the kernel's stack in echo_rate, and at the flooded port of the kernel's bridge in forward: \
+         without it a veth drops live frames",
+        "each end has a permanent neighbour entry for the other end",
         "netdext, dpdk-testpmd and the traffic programs put XDP programs on their ends of the pair",
         "echo_rtt and start of what answers in XDP have a program that passes every frame at the end of who asks, as \
          netdext itself puts there if both ends are in one namespace: without one a veth is not woken for what an XDP \
          program sends",
+        "round trips through XDP_REDIRECT have such a program at both ends, for the same reason",
         "NAPI of who asks has a thread of its own in echo_rate with napi thread, as netdext run --tune gives it",
     ]
     .map(str::to_owned)

@@ -7,7 +7,7 @@ use netdext_host::xdp::peer_napi::PeerNapi;
 use super::process::{Netdext, Process, cpu_ns};
 use super::testpmd::{self, Testpmd};
 use super::thread::apart;
-use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig};
+use super::wire::{ANSWERER_IFACE, ASKER, ASKER_IFACE, Wire, WireConfig, index};
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,15 +146,23 @@ impl Running {
     }
 }
 
-/// Puts a program that passes every frame at the end of who asks: a veth is woken for what an XDP program sends only if it
+/// [`wake`] of who asks.
+///
+/// # Errors
+/// As for [`wake`].
+pub fn wake_asker(wire: &Wire) -> anyhow::Result<PeerNapi> {
+    wake(wire.asker(), ASKER_IFACE)
+}
+
+/// Puts a program that passes every frame at an interface: a veth is woken for what an XDP program sends only if it
 /// has a program too. A flood has one there anyway, and so has netdext's `--answer` where both ends are in one namespace.
 ///
 /// # Errors
 /// It can't be attached.
-pub fn wake_asker(wire: &Wire) -> anyhow::Result<PeerNapi> {
+pub fn wake(namespace: &str, iface: &str) -> anyhow::Result<PeerNapi> {
     let attached = apart(|| {
-        netns::enter(wire.asker())?;
-        Ok(PeerNapi::attach(ASKER_IFACE, wire.asker_index)?)
+        netns::enter(namespace)?;
+        Ok(PeerNapi::attach(iface, index(namespace, iface)?)?)
     });
-    attached.context("put a program at the end of who asks")
+    attached.with_context(|| format!("put a program that passes every frame on {iface}"))
 }

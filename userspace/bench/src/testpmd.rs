@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::cpus;
 use super::process::{Process, READY_WITHIN};
 use super::program;
-use super::wire::{ANSWERER_IFACE, Wire};
+use super::wire::{ANSWERER_IFACE, FORWARDER_IFACES, Wire, within};
 
 /// Why it can't be measured here, if it can't.
 pub fn missing() -> Option<&'static str> {
@@ -28,16 +28,30 @@ impl Testpmd {
     /// # Errors
     /// It does not get ready.
     pub fn start(wire: &Wire, mode: &str, more: &[&str]) -> anyhow::Result<Self> {
+        Self::start_on(wire.answerer(), &[ANSWERER_IFACE], mode, more)
+    }
+
+    /// Starts it between the interfaces of the forwarder: what one receives it sends out of the other.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub fn start_forwarding(wire: &Wire) -> anyhow::Result<Self> {
+        Self::start_on(wire.forwarder(), &FORWARDER_IFACES, "io", &[])
+    }
+
+    fn start_on(namespace: &str, ifaces: &[&str], mode: &str, more: &[&str]) -> anyhow::Result<Self> {
         // Its second core, which forwards, is on the last processor, as netdext's worker is.
         let (first, last) = cpus::first_and_last()?;
         let cores = format!("0@{first},1@{last}");
         let program = program::find("dpdk-testpmd").context("no dpdk-testpmd")?;
         // It is ready when it says so, and to a pipe it would say so only at its end.
-        let mut command: Command = wire.at_answerer("stdbuf");
+        let mut command: Command = within(namespace, "stdbuf");
         command.arg("--output=L").arg(program);
         command.args(["--lcores", &cores, "--no-huge", "-m", "1024", "--no-pci", "--no-telemetry"]);
-        command.args(["--file-prefix", wire.answerer()]);
-        command.arg(format!("--vdev=net_af_xdp0,iface={ANSWERER_IFACE}"));
+        command.args(["--file-prefix", namespace]);
+        for (number, iface) in ifaces.iter().enumerate() {
+            command.arg(format!("--vdev=net_af_xdp{number},iface={iface}"));
+        }
         command.args(["--", "--total-num-mbufs=16384", "--nb-cores=1"]);
         command.arg(format!("--forward-mode={mode}")).args(more);
         let mut process = Process::start(&mut command)?;

@@ -9,6 +9,15 @@
 //!                                              +------------------------------+
 //! ```
 //! Each end knows the other's MAC address, so that nothing but what is measured is on the wire.
+//!
+//! Forwarders are in a third namespace, between the two:
+//!
+//! ```text
+//!   nxb-PID-N-a               nxb-PID-N-f                       nxb-PID-N-b
+//!   +---------+       +-----------------------------+       +---------+
+//!   |  veth1  |=======|  port0   forwarder   port1  |=======|  veth0  |
+//!   +---------+       +-----------------------------+       +---------+
+//! ```
 
 use std::path::Path;
 use std::process::Command;
@@ -28,6 +37,8 @@ pub const ASKER: &str = "198.18.0.2";
 pub const ANSWERER_IFACE: &str = "veth0";
 /// The interface of who asks.
 pub const ASKER_IFACE: &str = "veth1";
+/// The interfaces of the forwarder: to who asks, and to who answers.
+pub const FORWARDER_IFACES: [&str; 2] = ["port0", "port1"];
 
 const PREFIX: &str = "nxb-";
 
@@ -44,25 +55,26 @@ pub struct WireConfig {
     pub gro: bool,
     /// It is to be flooded with live frames, by a program at the end of who asks.
     pub flooded: bool,
+    /// There is a forwarder's namespace between the ends. Nothing connects them until a forwarder does.
+    pub forwarded: bool,
 }
 
 impl Default for WireConfig {
     fn default() -> Self {
-        Self { queues: 1, kernel_answers: false, gro: false, flooded: false }
+        Self { queues: 1, kernel_answers: false, gro: false, flooded: false, forwarded: false }
     }
 }
 
-/// Two namespaces and the pair between them. Dropping it removes them.
+/// The namespaces and what is between them. Dropping it removes them.
 #[derive(Debug)]
 pub struct Wire {
     asker: String,
     answerer: String,
+    forwarder: String,
     /// The MAC address of who answers.
     pub answerer_mac: String,
     /// The MAC address of who asks.
     pub asker_mac: String,
-    /// The index of who asks' interface.
-    pub asker_index: u32,
     /// As in [`WireConfig`].
     pub flooded: bool,
 }
@@ -79,9 +91,9 @@ impl Wire {
         let mut wire = Self {
             asker: name("a"),
             answerer: name("b"),
+            forwarder: name("f"),
             answerer_mac: String::new(),
             asker_mac: String::new(),
-            asker_index: 0,
             flooded: config.flooded,
         };
         wire.make(config)?;
@@ -93,15 +105,28 @@ impl Wire {
         ip(&format!("netns add {a}"))?;
         ip(&format!("netns add {b}"))?;
         let queues = format!("numtxqueues {0} numrxqueues {0}", config.queues);
-        ip(&format!(
-            "-n {b} link add {ANSWERER_IFACE} {queues} type veth peer name {ASKER_IFACE} {queues} netns {a}"
-        ))?;
-        for (namespace, iface) in [(&a, ASKER_IFACE), (&b, ANSWERER_IFACE)] {
-            ip(&format!("-n {namespace} link set dev {iface} addrgenmode none"))?;
-            ip(&format!("-n {namespace} link set dev {iface} up"))?;
+        let pair = |one: (&str, &str), other: (&str, &str)| {
+            let ((namespace, iface), (peer_namespace, peer)) = (one, other);
+            ip(&format!(
+                "-n {namespace} link add {iface} {queues} type veth peer name {peer} {queues} netns {peer_namespace}"
+            ))?;
+            for (namespace, iface) in [one, other] {
+                ip(&format!("-n {namespace} link set dev {iface} addrgenmode none"))?;
+                ip(&format!("-n {namespace} link set dev {iface} up"))?;
+            }
+            anyhow::Ok(())
+        };
+        let (asker, answerer) = ((&*a, ASKER_IFACE), (&*b, ANSWERER_IFACE));
+        if config.forwarded {
+            let f = &*self.forwarder;
+            ip(&format!("netns add {f}"))?;
+            pair((f, FORWARDER_IFACES[0]), asker)?;
+            pair((f, FORWARDER_IFACES[1]), answerer)?;
+        } else {
+            pair(answerer, asker)?;
         }
         (self.answerer_mac, _) = mac_and_index(&b, ANSWERER_IFACE)?;
-        (self.asker_mac, self.asker_index) = mac_and_index(&a, ASKER_IFACE)?;
+        (self.asker_mac, _) = mac_and_index(&a, ASKER_IFACE)?;
         ip(&format!("-n {a} address add {ASKER}/24 dev {ASKER_IFACE}"))?;
         ip(&format!(
             "-n {a} neighbour replace {ANSWERER} lladdr {} dev {ASKER_IFACE} nud permanent",
@@ -130,6 +155,11 @@ impl Wire {
         &self.answerer
     }
 
+    /// The namespace of the forwarder, if there is one.
+    pub fn forwarder(&self) -> &str {
+        &self.forwarder
+    }
+
     /// A command in the namespace of who asks.
     pub fn at_asker(&self, program: &str) -> Command {
         within(&self.asker, program)
@@ -153,7 +183,7 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        for name in [&self.asker, &self.answerer] {
+        for name in [&self.asker, &self.answerer, &self.forwarder] {
             if Path::new("/run/netns").join(name).exists()
                 && let Err(error) = ip(&format!("netns delete {name}"))
             {
@@ -163,14 +193,18 @@ impl Drop for Wire {
     }
 }
 
-fn within(namespace: &str, program: &str) -> Command {
+/// A command in a namespace.
+pub fn within(namespace: &str, program: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", namespace, program]);
     command
 }
 
 /// Runs `ip` with words that have no blanks in them.
-fn ip(words: &str) -> anyhow::Result<String> {
+///
+/// # Errors
+/// It fails.
+pub fn ip(words: &str) -> anyhow::Result<String> {
     output_of(Command::new("ip").args(words.split(' ')))
 }
 
@@ -182,6 +216,14 @@ pub fn link(namespace: &str, iface: &str) -> anyhow::Result<Value> {
     let text = ip(&format!("-json -s -n {namespace} link show dev {iface}"))?;
     let mut links: Value = serde_json::from_str(&text).context("read what ip says")?;
     Ok(links[0].take())
+}
+
+/// The index of an interface.
+///
+/// # Errors
+/// There is none of that name, or `ip` fails.
+pub fn index(namespace: &str, iface: &str) -> anyhow::Result<u32> {
+    mac_and_index(namespace, iface).map(|(_, index)| index)
 }
 
 fn mac_and_index(namespace: &str, iface: &str) -> anyhow::Result<(String, u32)> {

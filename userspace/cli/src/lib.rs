@@ -35,7 +35,7 @@ mod steer;
 mod tell;
 mod top;
 mod units;
-pub mod view;
+mod view;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -99,6 +99,7 @@ impl TryFrom<String> for InterfaceAddress {
 
 /// Why a [`DriverSpec`] cannot be run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// There is no such driver, or it refuses its options.
     #[error(transparent)]

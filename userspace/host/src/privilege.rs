@@ -51,6 +51,7 @@ impl Cap {
 
 /// Why netdext can't run here.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PrivilegeError {
     /// Capabilities are missing: exit status 77.
     #[error("not permitted: {}; run it by sudo{}", Listed(.0), setcap_hint(.0))]

@@ -30,6 +30,7 @@ pub type Name = Cow<'static, str>;
 
 /// The counts of a driver on one interface.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PortStats {
     /// [`SCHEMA_VERSION`].
     pub schema: u32,

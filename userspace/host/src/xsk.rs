@@ -81,6 +81,7 @@ pub struct XskInfo {
 
 /// Why an AF_XDP socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// The kernel can panic.
     #[error(transparent)]

@@ -112,10 +112,12 @@ fn an_errno_that_does_not_pass_is_an_error_and_counted() {
     let (mut a, _b, mut wire) = pair(&config());
     wire.set_faults(Faults { wake_error: Some(Errno::NXIO), ..Faults::default() });
     submit(&mut a, 3);
-    let QueueError::Wake { in_ring, source } = a.tx_submission.flush().expect_err("ENXIO stays");
+    let error = a.tx_submission.flush().expect_err("ENXIO stays");
+    let QueueError::Wake { in_ring, source } = error else { panic!("{error}") };
     assert_eq!((in_ring, source.raw_os_error()), (3, Some(Errno::NXIO.raw_os_error())));
     assert_eq!(a.tx_submission.errnos().iter().collect::<Vec<_>>(), [(Errno::NXIO.raw_os_error(), 1)]);
-    let QueueError::Wake { in_ring, .. } = a.tx_submission.kick().expect_err("nor does a kick help");
+    let error = a.tx_submission.kick().expect_err("nor does a kick help");
+    let QueueError::Wake { in_ring, .. } = error else { panic!("{error}") };
     assert_eq!(in_ring, 3);
     assert!(a.close().is_whole(), "the frames in the ring are not lost");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use super::Bench;
-use crate::prober::probe;
+use crate::prober::{RoundTrips, probe};
 use crate::process::{Process, number, summary};
 use crate::program;
 use crate::runner::{Entry, Group, Head, Sample};
@@ -64,20 +64,30 @@ pub fn round_trips<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         let running = subject.start(&wire, bench.netdext, injector)?;
         let trips = probe(&wire, |prober| prober.round_trips(bench.plan.time))?;
         running.stop()?;
-        let mut sorted: Vec<f64> = trips.times_ns.iter().map(|&ns| ns as f64).collect();
-        sorted.sort_by(f64::total_cmp);
+        let sorted = sorted(&trips)?;
         let max = *sorted.last().context("nobody answers")?;
-        anyhow::ensure!(
-            trips.lost * 100 < sorted.len() as u64,
-            "{} of {} requests had no reply",
-            trips.lost,
-            trips.lost + sorted.len() as u64
-        );
         let figures = [quantile(&sorted, 0.5), quantile(&sorted, 0.99), quantile(&sorted, 0.999), max];
         Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
     Group { heads: &ROUND_TRIPS, entries: entries(&Subject::WITH_ROUND_TRIPS, injectors, measure) }
+}
+
+/// Round trips in ns, the shortest first.
+///
+/// # Errors
+/// There is none, or one in a hundred requests had no reply.
+pub fn sorted(trips: &RoundTrips) -> anyhow::Result<Vec<f64>> {
+    let mut sorted: Vec<f64> = trips.times_ns.iter().map(|&ns| ns as f64).collect();
+    sorted.sort_by(f64::total_cmp);
+    anyhow::ensure!(!sorted.is_empty(), "nobody answers");
+    anyhow::ensure!(
+        trips.lost * 100 < sorted.len() as u64,
+        "{} of {} requests had no reply",
+        trips.lost,
+        trips.lost + sorted.len() as u64
+    );
+    Ok(sorted)
 }
 
 /// Answers a second under a flood of live frames.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+
 use super::Bench;
 use super::echo::flood;
 use crate::clock;
@@ -65,7 +67,8 @@ pub fn drops_of(bench: &Bench<'_>, wire: &Wire, sink: Process, flags: &str) -> a
     let seconds = number(&flooded, "/sending_ns")? / 1e9;
     let summary = summary(&sink.stop()?)?;
     let dropped =
-        number(&summary, "/tallies/discarded/frames").or_else(|_| number(&summary, "/counters/discarded"))?;
+        number(&summary, "/tallies/discarded/frames").or_else(|_| number(&summary, "/counters/discarded"));
+    let dropped = dropped.context("no frame arrives")?;
     Ok(dropped / seconds)
 }
 

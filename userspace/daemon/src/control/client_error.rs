@@ -10,6 +10,7 @@ use super::server::LINE_BYTES;
 
 /// Why a request has no result.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The runtime directory.
     #[error(transparent)]

@@ -34,6 +34,7 @@ pub enum SocketName {
 
 /// Why the runtime directory cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuntimeDirError {
     /// It cannot be made or read.
     #[error("cannot {action} the runtime directory {}: {source}; run it by sudo, or set NETDEXT_RUNTIME_DIR", .path.display())]

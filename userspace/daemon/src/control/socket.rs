@@ -35,6 +35,7 @@ pub struct ControlSocket {
 
 /// Why a control socket could not be bound.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BindError {
     /// The runtime directory.
     #[error(transparent)]

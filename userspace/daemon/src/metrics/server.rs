@@ -53,6 +53,7 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum MetricsError {
     /// The address cannot be listened on.
     #[error("cannot serve metrics on {address}: choose another address and port")]

@@ -8,6 +8,7 @@ use crate::control::protocol::{ErrorCode, ErrorObject, Selector};
 
 /// Why the registry cannot be used or changed. The state file is as it was.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RegistryError {
     /// The system said no.
     #[error("cannot {action} {}: {source}; the state is as it was", .path.display())]

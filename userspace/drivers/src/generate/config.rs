@@ -48,6 +48,7 @@ pub struct GenerateConfig {
 
 /// A configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum GenerateConfigError {
     /// There is no such mix of sizes.
     #[error("'{0}' is no mix of frame sizes; for example 64 or 64:7,594:4,1518:1")]

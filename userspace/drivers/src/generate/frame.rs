@@ -87,6 +87,7 @@ pub struct Endpoints {
 
 /// Why there is no such frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum TemplateError {
     /// No room for the headers and the stamp.
     #[error(

@@ -46,6 +46,7 @@ pub struct PingConfig {
 
 /// A configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PingConfigError {
     /// No request would leave.
     #[error("a count of 0 sends nothing; give 1 or more")]

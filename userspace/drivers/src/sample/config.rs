@@ -58,6 +58,7 @@ impl Default for InjectorConfig {
 
 /// A configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SampleConfigError {
     /// A tick would send nothing.
     #[error("the injector's batch is 0; give 1 or more, or switch the injector off")]

@@ -55,6 +55,7 @@ impl Default for CaptureConfig {
 
 /// Why a capture cannot be started.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CaptureError {
     /// The ring would hold nothing, or too much.
     #[error("a capture ring of {ring_size} frames is not possible: it takes 1 to {MAX_RING_SIZE}")]

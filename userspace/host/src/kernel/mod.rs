@@ -151,6 +151,7 @@ impl Need {
 
 /// Why netdext does not start on this kernel.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum KernelError {
     /// The kernel lacks something.
     #[error("Linux {release} lacks what netdext needs: {}; boot a kernel that has it{}", Listed(.missing), hint(.missing))]

@@ -100,6 +100,7 @@ impl LabConfig {
 
 /// Why the pair was not made, or not removed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LabError {
     /// A value of [`LabConfig`] is out of its range.
     #[error("the lab can't be made: {0}")]

@@ -15,6 +15,7 @@ pub const MAX_ALIAS: usize = 255;
 
 /// What can go wrong when a device is looked at or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DeviceError {
     /// No interface of that name in this network namespace.
     #[error("no interface {name} here; there are {}", present.join(", "))]

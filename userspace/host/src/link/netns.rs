@@ -29,6 +29,7 @@ const KEPT_ALIAS: &str = lab::DRIVER_ALIAS;
 
 /// A namespace that could not be made, entered or removed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetnsError {
     /// Not a single path component.
     #[error("{name:?} is not a namespace name: it takes 1 to 255 bytes without '/', and is not '.' or '..'")]

@@ -46,6 +46,7 @@ pub const UNFINISHED_FRAMES: &[&str] = &[
 
 /// A feature that could not be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OffloadError {
     /// The kernel refused, or has no ethtool netlink (before 5.6).
     #[error("{operation}: {source}")]

@@ -154,6 +154,7 @@ pub fn decide(cpus: usize, ends: &Ends<'_>) -> Result<Vec<Change>, Untuned> {
 
 /// Why the other end could not be tuned.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TuneError {
     /// It could not be looked up.
     #[error(transparent)]

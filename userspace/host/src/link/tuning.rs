@@ -36,6 +36,7 @@ pub enum Change {
 
 /// Why a change could not be made or taken back.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TuningError {
     /// The features.
     #[error(transparent)]

@@ -10,6 +10,7 @@ use super::{Rule, RuleError};
 
 /// Why a file gives no rules. None of them is used then.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RuleFileError {
     /// The file can't be read.
     #[error("read steering rules from {}: {source}", .path.display())]

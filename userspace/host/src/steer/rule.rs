@@ -23,6 +23,7 @@ const ETHERTYPE_MIN: u16 = 0x0600;
 
 /// Why a text or a combination is no rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RuleError {
     /// It begins with something else than an action.
     #[error(

@@ -33,6 +33,7 @@ impl fmt::Display for RuleId {
 
 /// Why a rule can't be added or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum TableError {
     /// The same rule is there.
     #[error("the rule `{rule}` is there already, as number {id}")]

@@ -123,6 +123,7 @@ impl RunConfig {
 
 /// Why a driver could not be started. Nothing is left behind then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// The kernel can panic.
     #[error(transparent)]

@@ -11,6 +11,7 @@ use crate::worker::{Command, ControlRequest};
 
 /// Why a command of a driver's own was not carried out.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DriverControlError {
     /// The driver refused it, and goes on.
     #[error(transparent)]
@@ -35,7 +36,8 @@ impl Supervisor {
             match answer? {
                 Ok(answer) => answers.extend(answer),
                 Err(ControlFailure::Refused(error)) => return Err(DriverControlError::Refused(error)),
-                Err(ControlFailure::Queue(_)) => return Err(CommandError::Ended { queue }.into()),
+                // A queue failed, and with it the worker.
+                Err(_) => return Err(CommandError::Ended { queue }.into()),
             }
         }
         Ok(if answers.len() > 1 { answers.into() } else { answers.pop().unwrap_or_default() })

@@ -11,6 +11,7 @@ use netdext::port::ClosingCensus;
 
 /// Facts about an interface of a driver that was started.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RunInfo {
     /// The interface.
     pub device: Device,
@@ -26,6 +27,7 @@ pub struct RunInfo {
 
 /// Why a driver ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum EndReason {
     /// It was told to.
     Requested,
@@ -50,6 +52,7 @@ pub enum EndReason {
 
 /// What a driver leaves behind.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct RunReport {
     /// The counts at the end.
     pub stats: PortStats,
@@ -63,6 +66,7 @@ pub struct RunReport {
 
 /// How a driver came to a bad end.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// A worker or a callback failed.
     #[error("the driver on queue {queue} of {iface} failed")]

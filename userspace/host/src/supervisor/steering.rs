@@ -11,6 +11,7 @@ use crate::xdp::program::{ProgramError, RuleState};
 
 /// Why a steering rule was not added. Nothing is changed then.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SteerError {
     /// The rule would cut the host off.
     #[error(

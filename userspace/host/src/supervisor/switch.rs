@@ -20,6 +20,7 @@ const QUIESCE_BEFORE_SWITCH: Duration = Duration::from_millis(5);
 
 /// Why a driver could not be switched.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SwitchError {
     /// The XSKMAP.
     #[error(transparent)]

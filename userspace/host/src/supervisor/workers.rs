@@ -19,6 +19,7 @@ const QUIESCE_GRACE: Duration = Duration::from_millis(50);
 
 /// Why a command was not carried out by every worker.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
     /// A driver refused it, and goes on.
     #[error(transparent)]

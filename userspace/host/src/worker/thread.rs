@@ -96,6 +96,7 @@ pub enum WorkerEvent {
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpawnError {
     /// No AF_XDP socket.
     #[error(transparent)]

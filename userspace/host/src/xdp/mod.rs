@@ -9,5 +9,6 @@ mod rules;
 pub mod run_time;
 pub(crate) mod spare_loader;
 pub mod steering;
+pub mod to_device;
 pub mod traffic;
 pub mod verifier;

@@ -18,6 +18,7 @@ use crate::link::netlink::DeviceError;
 
 /// Why the peer could not be made ready.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PeerNapiError {
     /// The peer could not be looked up.
     #[error(transparent)]

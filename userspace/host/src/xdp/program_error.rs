@@ -20,6 +20,7 @@ use crate::steer::TableError;
 
 /// Why the program can't be loaded, attached or used.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ProgramError {
     /// A capability is missing: `CAP_BPF` for maps, `CAP_NET_ADMIN` for XDP, and `CAP_PERFMON` because the verifier allows
     /// variable offsets into a packet only with it.

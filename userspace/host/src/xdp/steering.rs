@@ -26,6 +26,7 @@ use netdext::driver::RxTimestamps;
 
 /// Why a map of the program can't be read or changed.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SteeringError {
     /// The object isn't the one that this library was built with.
     #[error(

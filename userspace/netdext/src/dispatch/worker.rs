@@ -19,6 +19,7 @@ const TICKS_PER_STEP: usize = 64;
 
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WorkerError {
     /// A callback of the driver failed.
     #[error(transparent)]
@@ -45,6 +46,7 @@ pub enum WorkerError {
 
 /// Why a command has no answer.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ControlFailure {
     /// The driver does not carry it out, and goes on.
     #[error(transparent)]
@@ -80,6 +82,7 @@ impl Progress {
 
 /// What a worker leaves behind of one port.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct PortReport {
     /// The counts at the end.
     pub snapshot: WorkerSnapshot,
@@ -89,6 +92,7 @@ pub struct PortReport {
 
 /// What a worker leaves behind.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct WorkerReport {
     /// Its ports, of which there is at least one.
     pub ports: Vec<PortReport>,

@@ -71,6 +71,7 @@ impl PoolConfig {
 
 /// Why a pool, or a port over it, cannot be made.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PoolConfigError {
     /// A pool needs at least one frame.
     #[error("a packet pool needs at least one frame")]

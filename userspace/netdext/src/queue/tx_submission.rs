@@ -40,6 +40,7 @@ pub struct Flushed {
 
 /// A queue cannot go on.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum QueueError {
     /// sendto(2) on the socket failed in a way that does not pass by itself.
     #[error("cannot wake the kernel for the tx ring ({in_ring} frames in it)")]
