@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use netdext::dispatch::{Fired, TimerId, Worker, WorkerError};
 use netdext::driver::lifecycle::State;
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
+use netdext::driver::{ControlError, Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::packet::{PacketBatch, PacketPool, PoolConfig};
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
+use serde_json::Value;
 
 const TICK: Duration = Duration::from_millis(10);
 
@@ -76,6 +77,15 @@ impl Driver for Coupler {
 
     fn woken(&mut self, _cx: &mut Cx<'_>) {
         self.note("woken".to_owned());
+    }
+
+    fn control(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _name: &str,
+        _value: &Value,
+    ) -> Result<Option<Value>, ControlError> {
+        Ok(self.timer.map(|timer| cx.timers.is_armed(timer).into()))
     }
 
     fn stats(&self) -> DriverStats {
@@ -151,6 +161,12 @@ impl Bench {
         let mut batch = PacketBatch::with_capacity(64);
         self.peers[port].rx_completion.dequeue(&mut batch);
         std::iter::from_fn(|| batch.pop()).map(|packet| packet.data()[0]).collect()
+    }
+
+    /// Whether the driver's timer is armed, as it says itself.
+    fn is_armed(&mut self) -> bool {
+        let now = self.wires[0].now();
+        self.worker.control(now, "armed", &Value::Null).expect("it says") == Some(true.into())
     }
 
     /// What the driver was called for since this was last asked.
@@ -253,6 +269,27 @@ fn powering_off_and_on_leaves_every_port_as_it_was() {
     bench.enable(0, false);
     bench.worker.set_power(now, PowerState::Off).unwrap();
     assert_eq!(bench.worker.state(), State::PoweredOff);
+}
+
+#[test]
+fn the_last_port_that_is_disabled_by_powering_off_is_known_to_be_the_last() {
+    let mut bench = Bench::new();
+    bench.enable(0, true);
+    bench.enable(1, true);
+    bench.worker.set_power(bench.wires[0].now(), PowerState::Off).unwrap();
+    bench.worker.set_power(bench.wires[0].now(), PowerState::On).unwrap();
+    bench.enable(0, false);
+    bench.calls();
+    bench.enable(1, false);
+    // The coupler ends its timer with the last port: one that was left armed would fire here.
+    bench.worker.set_power(bench.wires[0].now(), PowerState::Off).unwrap();
+    assert!(!bench.is_armed(), "powered off with a timer armed");
+    bench.worker.set_power(bench.wires[0].now(), PowerState::On).unwrap();
+    bench.enable(0, true);
+    bench.enable(1, true);
+    assert!(bench.is_armed());
+    bench.worker.set_power(bench.wires[0].now(), PowerState::Off).unwrap();
+    assert!(!bench.is_armed(), "the first port was still taken to be enabled");
 }
 
 #[test]

@@ -273,7 +273,7 @@ fn start(
     let mut worker = Worker::start_on(driver, first, ports, config.batch, Timestamp::now())?;
     let wake = Arc::clone(wake);
     // Fails only when the counter is at its end, and then the worker is awake.
-    worker.waker().on_wake(move || {
+    worker.on_wake(move || {
         let _ = rustix::io::write(&*wake, &1_u64.to_ne_bytes());
     });
     if config.latency {

@@ -89,7 +89,10 @@ pub(crate) struct Served {
     pub(super) port: Port,
     pub(crate) device: DeviceInfo,
     pub(crate) local: Local,
+    /// Whether the interface is to be enabled while the driver has power.
     pub(super) enabled: bool,
+    /// Whether the driver was told that it is.
+    pub(crate) told: bool,
     /// Frames taken from the rx ring in the last step.
     pub(super) received: usize,
     rx_disabled: u64,
@@ -110,6 +113,7 @@ impl Served {
             local: Local::new(device.mac, &device.addresses),
             device,
             enabled: false,
+            told: false,
             received: 0,
             rx_disabled: 0,
             tx_blocked: false,
@@ -123,10 +127,6 @@ impl Served {
 
     pub(crate) fn tx(&mut self) -> &mut TxSubmissionQueue {
         &mut self.port.tx_submission
-    }
-
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled
     }
 
     pub(super) fn measure_latency(&mut self, clock: Rc<dyn Fn() -> Timestamp>) {

@@ -1,7 +1,7 @@
 //! Waking a worker from another thread.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 /// Wakes the worker of a driver, from any thread: the driver's [`woken`](crate::driver::Driver::woken) is called in the
@@ -67,14 +67,16 @@ impl Waker {
     /// Wakes the worker. After the worker has ended this does nothing.
     pub fn wake(&self) {
         let already = self.0.woken.swap(true, Ordering::AcqRel);
+        // With that in `on_wake`: of the two threads at least one sees what the other has stored.
+        fence(Ordering::SeqCst);
         if let (false, Some(notify)) = (already, self.0.notify.get()) {
             notify();
         }
     }
 
-    /// Has `notify` called for each wake from now on. Only the first call counts.
-    pub fn on_wake(&self, notify: impl Fn() + Send + Sync + 'static) {
+    pub(super) fn on_wake(&self, notify: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.notify.set(Box::new(notify));
+        fence(Ordering::SeqCst);
         // What was woken before had nobody to tell.
         if self.0.woken.load(Ordering::Acquire)
             && let Some(notify) = self.0.notify.get()

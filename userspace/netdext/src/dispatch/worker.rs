@@ -320,21 +320,21 @@ impl Worker {
     /// is no error and does nothing.
     pub fn set_power(&mut self, now: Timestamp, power: PowerState) -> Result<(), WorkerError> {
         self.quiescing &= power == PowerState::Off;
-        let enabled: Vec<_> = self.ports.iter().filter(|port| port.enabled).map(|port| port.id).collect();
-        let each = |driver: &mut dyn Driver, cx: &mut Cx<'_>, enable| {
-            enabled.iter().try_for_each(|&port| driver.set_interface_enable(cx, port, enable))
-        };
         match (power, self.state) {
             (PowerState::On, State::Idle | State::Running)
             | (PowerState::Off, State::PoweredOff | State::Asleep) => return Ok(()),
-            (PowerState::On, _) => self.change_state(now, Transition::PowerOn, |driver, cx| {
-                driver.set_power_state(cx, PowerState::On)?;
-                each(driver, cx, true)
-            })?,
-            (PowerState::Off, _) => self.change_state(now, Transition::PowerOff, |driver, cx| {
-                each(driver, cx, false)?;
-                driver.set_power_state(cx, PowerState::Off)
-            })?,
+            (PowerState::On, _) => {
+                let after = self.state.after(Transition::PowerOn)?;
+                self.call(now, |driver, cx| driver.set_power_state(cx, PowerState::On))?;
+                self.tell_ports(now, true)?;
+                self.state = after;
+            }
+            (PowerState::Off, _) => {
+                let after = self.state.after(Transition::PowerOff)?;
+                self.tell_ports(now, false)?;
+                self.call(now, |driver, cx| driver.set_power_state(cx, PowerState::Off))?;
+                self.state = after;
+            }
         }
         if power == PowerState::Off {
             // Too late for the driver, and too old for when it is powered on again.
@@ -374,7 +374,7 @@ impl Worker {
         // The driver runs as long as one of its ports is enabled.
         let after = if others { self.state } else { self.state.after(transition)? };
         if matches!(self.state, State::Idle | State::Running) {
-            self.call(now, after, |driver, cx| driver.set_interface_enable(cx, port, enable))?;
+            self.tell(now, index, enable)?;
         }
         self.state = after;
         self.ports[index].enabled = enable;
@@ -385,28 +385,33 @@ impl Worker {
         Ok(())
     }
 
-    fn change_state(
-        &mut self,
-        now: Timestamp,
-        transition: Transition,
-        call: impl FnOnce(&mut dyn Driver, &mut Cx<'_>) -> Result<(), DriverError>,
-    ) -> Result<(), WorkerError> {
-        let after = self.state.after(transition)?;
-        self.call(now, after, call)
+    /// Tells the driver of every port that is to be enabled that it is so now, or is not.
+    fn tell_ports(&mut self, now: Timestamp, enable: bool) -> Result<(), WorkerError> {
+        for index in 0..self.ports.len() {
+            if self.ports[index].enabled && self.ports[index].told != enable {
+                self.tell(now, index, enable)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Takes the driver to the state `after`, or to [`State::Failed`].
+    fn tell(&mut self, now: Timestamp, index: usize, enable: bool) -> Result<(), WorkerError> {
+        let id = self.ports[index].id;
+        self.call(now, |driver, cx| driver.set_interface_enable(cx, id, enable))?;
+        self.ports[index].told = enable;
+        Ok(())
+    }
+
+    /// Calls the driver, which has failed if it returns an error.
     fn call(
         &mut self,
         now: Timestamp,
-        after: State,
         call: impl FnOnce(&mut dyn Driver, &mut Cx<'_>) -> Result<(), DriverError>,
     ) -> Result<(), WorkerError> {
         if let Err(error) = self.with_cx(now, call) {
             self.state = self.state.after(Transition::Fail)?;
             return Err(error.into());
         }
-        self.state = after;
         Ok(())
     }
 
@@ -505,6 +510,12 @@ impl Worker {
     /// Wakes the worker: see [`Cx::waker`].
     pub fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    /// Has `notify` called for each wake from now on: what ends the sleep of the worker's thread. Only the first call
+    /// counts.
+    pub fn on_wake(&self, notify: impl Fn() + Send + Sync + 'static) {
+        self.waker.on_wake(notify);
     }
 
     /// The driver's state.

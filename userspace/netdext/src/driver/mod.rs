@@ -201,13 +201,14 @@ impl<'a> Cx<'a> {
         (0..self.ports.len()).map(PortId::new)
     }
 
-    /// Whether the interface of this port is enabled; while that is being changed, whether it was before.
+    /// Whether the driver was told that the interface of this port is enabled, and has returned from that: during
+    /// [`set_interface_enable`](Driver::set_interface_enable) it is what was before.
     ///
     /// # Panics
     ///
     /// If the driver has no such port.
     pub fn is_enabled(&self, port: PortId) -> bool {
-        self.ports[port.index()].is_enabled()
+        self.ports[port.index()].told
     }
 
     /// What wakes this worker from another thread.

@@ -76,6 +76,14 @@ pub enum PoolConfigError {
     /// A pool needs at least one frame.
     #[error("a packet pool needs at least one frame")]
     NoFrames,
+    /// The frames do not fit the memory.
+    #[error("the frames of the packet pool take {needed} bytes, and there are {there}")]
+    TooLittleMemory {
+        /// Bytes that the frames take.
+        needed: usize,
+        /// Bytes of memory.
+        there: usize,
+    },
     /// A pool has had as many ports as it has numbers for.
     #[error("a packet pool has no number for another port after {} of them", PortNumber::COUNT)]
     TooManyPorts,

@@ -100,17 +100,18 @@ impl PacketPool {
         Self::new(config, Box::new(HeapMemory::zeroed(config.bytes())))
     }
 
-    /// A pool over `memory`, which must hold at least `config.bytes()`.
     /// A pool of the frames in `memory`.
     ///
     /// # Errors
     ///
-    /// [`PoolConfigError`].
+    /// [`PoolConfigError`]: the configuration has no frame, or more than the memory holds.
     pub fn new(config: &PoolConfig, memory: Box<dyn FrameMemory>) -> Result<Self, PoolConfigError> {
         if config.frames == 0 {
             return Err(PoolConfigError::NoFrames);
         }
-        assert!(memory.len() >= config.bytes(), "the caller maps the memory from the same configuration");
+        if memory.len() < config.bytes() {
+            return Err(PoolConfigError::TooLittleMemory { needed: config.bytes(), there: memory.len() });
+        }
         let frames = config.frames as usize;
         Ok(Self {
             inner: Rc::new(PoolInner {
