@@ -12,6 +12,9 @@ use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::stats::PortStats;
 use netdext_host::xdp::steering::ProgramCounters;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -285,6 +288,98 @@ fn what_a_driver_measures_itself_is_in_the_metrics_under_its_name_and_unit() {
     }
     assert!(!text.contains("424242") && !text.contains("peers_seen{iface=\"other\""), "{text}");
     assert_eq!(text.matches("# TYPE netdext_rx_packets ").count(), 1, "{text}");
+}
+
+#[test]
+fn a_counter_of_nanoseconds_is_in_seconds_as_its_name_says() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    let mut one = collect(bench.worker.snapshot());
+    one.metrics = (&Metrics::default().counter("busy_ns", 2_500_000_000).gauge("busy_bytes", 7)).into();
+    let text = netdext_daemon::metrics::exposition(vec![one]);
+    for line in [
+        "netdext_mirror_busy_seconds_total{iface=\"sim0\",driver=\"mirror\"} 2.5",
+        "netdext_mirror_busy_bytes{iface=\"sim0\",driver=\"mirror\"} 7.0",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+/// The names of the samples that a family can have.
+fn names_of(family: &str, kind: &str) -> Vec<String> {
+    let ends: &[&str] = match kind {
+        "counter" => &["", "_total", "_created"],
+        "info" => &["", "_info"],
+        _ => &[""],
+    };
+    ends.iter().map(|end| format!("{family}{end}")).collect()
+}
+
+/// Whatever an author names a metric after, and what collides with it.
+fn author_metrics() -> impl Strategy<Value = (&'static str, Metrics)> {
+    let wholes = select(vec!["mirror", "rx", "a-b", "a_b", "latency", "link", "build", "", "two\nlines"]);
+    let names = select(vec![
+        "wait",
+        "wait_ns",
+        "wait_bytes",
+        "wait_seconds",
+        "wait_total",
+        "wait_recorded",
+        "wait_recorded_total",
+        "wait-ns",
+        "wait.ns",
+        "packets",
+        "packets_total",
+        "frames",
+        "dropped",
+        "info",
+        "seconds",
+        "_ns",
+        "",
+    ]);
+    let metrics = vec((names, 0..3_u8), 0..6).prop_map(|metrics| {
+        metrics.into_iter().fold(Metrics::default(), |metrics, (name, kind)| match kind {
+            0 => metrics.counter(name, 1),
+            1 => metrics.gauge(name, 1),
+            _ => {
+                let mut values = Histogram::new();
+                values.record(1);
+                metrics.histogram(name, &values)
+            }
+        })
+    });
+    (wholes, metrics)
+}
+
+proptest! {
+    #[test]
+    fn no_name_and_no_label_set_occurs_twice_whatever_the_names(
+        drivers in vec((select(vec!["sim0", "sim1"]), author_metrics(), vec(author_metrics(), 0..4)), 1..4),
+    ) {
+        let drivers = drivers.into_iter().map(|(iface, (driver, metrics), groups)| {
+            let mut stats = PortStats::collect(iface, driver, ProgramCounters::default(), &[]);
+            stats.metrics = (&metrics).into();
+            stats.groups = groups.iter().map(|(whole, metrics)| ((*whole).into(), metrics.into())).collect();
+            stats
+        });
+        let text = netdext_daemon::metrics::exposition(drivers.collect());
+        let (mut names, mut samples, mut family) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        for line in text.lines() {
+            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+                family = names_of(name, kind);
+                for name in &family {
+                    prop_assert!(names.insert(name.clone()), "{} twice\n{}", name, text);
+                }
+            } else if !line.starts_with('#') {
+                let (sample, _) = line.rsplit_once(' ').expect("a value");
+                let (name, _) = sample.split_once('{').expect("labels");
+                prop_assert!(family.iter().any(|known| known == name), "{}\n{}", line, text);
+                prop_assert!(samples.insert(sample.to_owned()), "{} twice\n{}", sample, text);
+            } else {
+                let kind = ["# HELP netdext_", "# UNIT netdext_", "# EOF"];
+                prop_assert!(kind.iter().any(|start| line.starts_with(start)), "{}\n{}", line, text);
+            }
+        }
+    }
 }
 
 #[test]
