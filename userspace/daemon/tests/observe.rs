@@ -226,6 +226,15 @@ fn sample() -> DriverStats {
     driver.stats()
 }
 
+/// What another driver of netdext counts.
+fn counted_by(name: &str, options: &serde_json::Value) -> DriverStats {
+    let factory = netdext_drivers::builtin().factory(name, options).expect("the options work");
+    let mut driver = factory.build(0);
+    let device = DeviceInfo { addresses: vec![("198.18.0.1".parse().expect("an address"), 24)], ..device() };
+    driver.init(&[device]).expect("it has what it needs");
+    driver.stats()
+}
+
 /// A file of the repository's documentation.
 fn document(name: &str) -> String {
     let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -235,7 +244,7 @@ fn document(name: &str) -> String {
 /// The names of metrics in a text.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("netdext_")).collect()
+    words.filter(|word| word.starts_with("netdext_") && !word.ends_with("_NAME")).collect()
 }
 
 #[test]
@@ -243,7 +252,14 @@ fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
     let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
     let mut snapshot = bench.worker.snapshot();
     snapshot.driver.groups = sample().groups;
-    let text = netdext_daemon::metrics::exposition(vec![collect(snapshot)]);
+    let generate =
+        ("generate", serde_json::json!({ "target": "198.18.0.2", "dst_mac": "02:00:00:00:00:02" }));
+    let others = [generate, ("forward", serde_json::json!({}))].map(|(name, options)| {
+        let snapshot = WorkerSnapshot { driver: counted_by(name, &options), ..bench.worker.snapshot() };
+        PortStats::collect("sim1", name, ProgramCounters::default(), &[snapshot])
+    });
+    let drivers = std::iter::once(collect(snapshot)).chain(others).collect();
+    let text = netdext_daemon::metrics::exposition(drivers);
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let there: BTreeSet<String> = families
         .map(|(name, kind)| match kind {
