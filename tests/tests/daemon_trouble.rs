@@ -202,10 +202,10 @@ fn a_line_that_is_no_request_gets_an_error_and_harms_nobody() {
     site.ok(INSTALL);
     let mut raw = Raw::connect(&site);
     for (line, why) in [
-        (r#"{"v":1,"id":1,"op":"stats","args":{"driver":{},"colour":"red"}}"#, "colour"),
-        (r#"{"v":1,"id":2,"op":"stats","args":{"driver":{"team_id":5}}}"#, "team_id"),
-        (r#"{"v":1,"id":3,"op":"fly"}"#, "fly"),
-        (r#"{"v":1,"id":4,"op":"list","also":1}"#, "also"),
+        (r#"{"v":2,"id":1,"op":"stats","args":{"driver":{},"colour":"red"}}"#, "colour"),
+        (r#"{"v":2,"id":2,"op":"stats","args":{"driver":{"team_id":5}}}"#, "team_id"),
+        (r#"{"v":2,"id":3,"op":"fly"}"#, "fly"),
+        (r#"{"v":2,"id":4,"op":"list","also":1}"#, "also"),
         ("no JSON", ""),
     ] {
         let answer = raw.ask(line);
@@ -213,7 +213,7 @@ fn a_line_that_is_no_request_gets_an_error_and_harms_nobody() {
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(answer["error"]["code"] == "bad_request" && message.contains(why), "{line}: {answer}");
     }
-    assert_eq!(raw.ask(r#"{"v":1,"id":7,"op":"hello"}"#)["result"]["daemon"], true);
+    assert_eq!(raw.ask(r#"{"v":2,"id":7,"op":"hello"}"#)["result"]["daemon"], true);
 
     let mut long = Raw::connect(&site);
     // The daemon may close before it has all of it.
@@ -222,7 +222,7 @@ fn a_line_that_is_no_request_gets_an_error_and_harms_nobody() {
     let answer = long.read();
     assert!(answer.is_none_or(|answer| answer["error"]["code"] == "too_long"));
     ping_without_loss(&site, 20);
-    assert_eq!(raw.ask(r#"{"v":1,"id":8,"op":"list"}"#)["result"][0]["active"], true);
+    assert_eq!(raw.ask(r#"{"v":2,"id":8,"op":"list"}"#)["result"][0]["active"], true);
 }
 
 #[test]
@@ -232,11 +232,11 @@ fn half_a_line_and_then_silence_holds_up_neither_clients_nor_frames() {
     let _daemon = site.daemon();
     site.ok(INSTALL);
     let mut half = Raw::connect(&site);
-    assert!(half.write(br#"{"v":1,"id":1,"op":"li"#));
+    assert!(half.write(br#"{"v":2,"id":1,"op":"li"#));
     let begun = Instant::now();
     let mut other = Raw::connect(&site);
     for id in 0..100 {
-        assert_eq!(other.ask(&format!(r#"{{"v":1,"id":{id},"op":"list"}}"#))["id"], id);
+        assert_eq!(other.ask(&format!(r#"{{"v":2,"id":{id},"op":"list"}}"#))["id"], id);
     }
     ping_without_loss(&site, 50);
     site.ok("disable");
@@ -246,7 +246,7 @@ fn half_a_line_and_then_silence_holds_up_neither_clients_nor_frames() {
     assert_eq!(half.read().expect("a word of farewell")["ok"], false);
     assert_eq!(half.read(), None);
     assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
-    assert_eq!(other.ask(r#"{"v":1,"id":1,"op":"hello"}"#)["ok"], true);
+    assert_eq!(other.ask(r#"{"v":2,"id":1,"op":"hello"}"#)["ok"], true);
 }
 
 #[test]
@@ -258,12 +258,12 @@ fn a_thousand_clients_leave_the_driver_and_the_daemon_as_they_were() {
     let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", daemon.id())).unwrap().count();
     let before = descriptors();
     let mut early = Raw::connect(&site);
-    assert_eq!(early.ask(r#"{"v":1,"id":1,"op":"hello"}"#)["ok"], true);
+    assert_eq!(early.ask(r#"{"v":2,"id":1,"op":"hello"}"#)["ok"], true);
     let mut clients: Vec<_> = (0..1000).filter_map(|_| UnixStream::connect(site.socket()).ok()).collect();
     assert!(clients.len() > 500, "{} connected", clients.len());
     ping_without_loss(&site, 50);
     assert_eq!(
-        early.ask(r#"{"v":1,"id":2,"op":"list"}"#)["result"][0]["active"],
+        early.ask(r#"{"v":2,"id":2,"op":"list"}"#)["result"][0]["active"],
         true,
         "who was there is served"
     );

@@ -84,7 +84,10 @@ fn it_echoes_and_what_it_measures_is_shown_everywhere() {
     let stats: Value = serde_json::from_str(&done(directory.path(), "stats --json")).unwrap();
     assert_eq!(stats["metrics"]["sizes_bytes"]["count"], 0);
     let refused = Netdext::start(&mut command(directory.path(), "tell veth0 set 1")).wait();
-    assert_eq!(refused.expect_failure(1), "netdext: the driver udp-echo has no command set");
+    assert_eq!(
+        refused.expect_failure(1),
+        "netdext: the driver udp-echo has no command set: its documentation lists its commands"
+    );
     wire.stop(netdext);
 }
 

@@ -70,7 +70,7 @@ struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// The netdext to measure, instead of the one beside this program
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "netdext")]
     netdext: Option<PathBuf>,
     /// Measure also on a kernel that can panic as soon as an AF_XDP socket sends: Linux 6.16.8 to 6.17.10, see
     /// docs/kernels.md
@@ -172,4 +172,16 @@ fn read_report(path: &Path) -> anyhow::Result<Report> {
 #[derive(serde::Deserialize)]
 struct Schema {
     schema: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_netdext_that_the_user_names_takes_the_place_of_the_one_that_starts_the_benchmark() {
+        let words = ["netdext-bench", "--netdext", "/usr/bin/netdext", "--quick", "--netdext", "mine"];
+        let args = Args::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(args.netdext.as_deref(), Some(Path::new("mine")));
+    }
 }

@@ -57,6 +57,49 @@ pub fn command(types: &Registry, driver: Option<&RegisteredType>) -> Command {
     })
 }
 
+/// The command line with the options of every driver, for what describes it: it can't be parsed by.
+pub fn described(types: &Registry, program: &str) -> Command {
+    let command = command(types, None).name(program.to_owned()).bin_name(program.to_owned());
+    WITH_DRIVER.iter().fold(command, |command, with_driver| {
+        command.mut_subcommand(with_driver, |command| command.args(options_of_all(types)))
+    })
+}
+
+/// The options of every driver, each once and under the names of the drivers that have it.
+fn options_of_all(types: &Registry) -> Vec<Arg> {
+    let mut options = Vec::<(Arg, Vec<&str>)>::new();
+    for driver in types.types() {
+        let own = driver.augment_args(Command::new(driver.name()));
+        for option in own.get_arguments().filter(|option| option.get_long().is_some()) {
+            match options.iter_mut().find(|(known, _)| known.get_long() == option.get_long()) {
+                Some((_, owners)) => owners.push(driver.name()),
+                None => options.push((described_option(option), vec![driver.name()])),
+            }
+        }
+    }
+    let heading = |owners: &[&str]| format!("Options of the driver {}", owners.join(", "));
+    options.into_iter().map(|(option, owners)| option.help_heading(heading(&owners))).collect()
+}
+
+/// The option without what it has to do with others, which may be those of another driver.
+fn described_option(option: &Arg) -> Arg {
+    let long = option.get_long().unwrap_or_default().to_owned();
+    let mut described = Arg::new(format!("--{long}")).long(long).action(option.get_action().clone());
+    if let Some(help) = option.get_help() {
+        described = described.help(help.clone());
+    }
+    if option.get_action().takes_values() {
+        if let Some(names) = option.get_value_names() {
+            described = described.value_names(names.iter().cloned());
+        }
+        let values = option.get_possible_values();
+        if !values.is_empty() {
+            described = described.value_parser(PossibleValuesParser::new(values));
+        }
+    }
+    described
+}
+
 fn with_options(command: Command, driver: &RegisteredType) -> Command {
     // What describes the options takes the place of what describes the command.
     let (about, long_about) = (command.get_about().cloned(), command.get_long_about().cloned());
@@ -68,10 +111,13 @@ fn with_options(command: Command, driver: &RegisteredType) -> Command {
         .long_about(Resettable::from(long_about))
 }
 
-/// The name behind `--driver`, wherever that stands.
+/// The name behind `--driver`, wherever that stands behind a command that has it.
 fn named_driver(words: &[OsString]) -> Option<&str> {
     let mut words =
-        words.iter().take_while(|word| *word != "--").map(|word| word.to_str().unwrap_or_default());
+        words.iter().take_while(|word| *word != "--").map(|word| word.to_str().unwrap_or_default()).skip(1);
+    if !WITH_DRIVER.contains(&words.find(|word| !word.starts_with('-'))?) {
+        return None;
+    }
     loop {
         match words.next()? {
             "--driver" => return words.next(),
@@ -263,6 +309,17 @@ mod tests {
     }
 
     #[test]
+    fn a_command_without_a_driver_has_no_look_at_its_name() {
+        let parse = |line: &str| {
+            let words = ["netdext"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+            parse(&registry(), words).map(drop).map_err(|error| error.to_string())
+        };
+        parse("bench --driver nope").unwrap();
+        let error = parse("stats --driver nope").unwrap_err();
+        assert!(error.contains("unexpected argument '--driver'"), "{error}");
+    }
+
+    #[test]
     fn a_flag_of_another_driver_is_refused_with_the_drivers_that_have_it() {
         refused("run --iface veth0 --count 5", &["--count is an option of --driver generate"]);
         refused("run --iface veth0 --port=9", &["--port is an option of --driver own"]);
@@ -295,6 +352,21 @@ mod tests {
     fn a_registry_without_drivers_runs_none() {
         let error = parsed(&Registry::new(), "run --iface veth0").unwrap_err();
         assert!(error.contains("--driver"), "{error}");
+    }
+
+    #[test]
+    fn what_describes_the_command_line_has_the_options_of_every_driver_and_the_programs_name() {
+        let mut command = described(&registry(), "udp-echo");
+        command.build();
+        assert_eq!(command.get_name(), "udp-echo");
+        let run = command.find_subcommand("run").expect("a command");
+        let heading = |long: &str| {
+            let options = run.get_arguments().filter(|option| option.get_long() == Some(long));
+            options.map(|option| option.get_help_heading().unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(heading("port"), ["Options of the driver own"]);
+        assert_eq!(heading("target"), ["Options of the driver sample, generate"]);
+        assert_eq!(heading("ageing"), ["Options of the driver forward"]);
     }
 
     #[test]

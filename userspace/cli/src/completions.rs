@@ -14,6 +14,7 @@ pub struct Args {
 /// Runs the command: writes the script for `command` to standard output.
 pub fn run(args: &Args, mut command: clap::Command) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut command, "netdext", &mut script);
+    let program = command.get_name().to_owned();
+    clap_complete::generate(args.shell, &mut command, program, &mut script);
     output::write_stdout(&script).map(|_| ())
 }

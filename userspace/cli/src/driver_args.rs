@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use clap::ValueEnum;
+use netdext::driver::DriverFactory;
 use netdext::error::one_line;
 use netdext::registry::Registry;
 use netdext_daemon::spec::{DriverSpec, InterfaceAddress};
 use netdext_host::steer::{Rule, RuleFileError};
-use netdext_host::supervisor::QueueSelection;
+use netdext_host::supervisor::{QueueSelection, RequirementError, StartError};
 use netdext_host::worker::WaitStrategy;
 use netdext_host::xdp::program::XdpMode;
 use serde_json::Value;
@@ -32,7 +33,7 @@ pub struct DriverArgs {
     /// The interface that the driver takes; repeated for a driver that takes several, such as forward
     #[arg(long = "iface", value_name = "IFACE", required = true)]
     pub ifaces: Vec<String>,
-    /// The driver
+    /// The driver; `--driver NAME --help` shows its options
     #[arg(long, value_name = "NAME")]
     pub driver: String,
     /// Its options, which are flags of their own.
@@ -63,7 +64,7 @@ pub struct DriverArgs {
     /// dropped. For example 1000/s [default: no limit]
     #[arg(long, value_name = "N/s", value_parser = netdext::units::whole_rate, requires = "answer")]
     answer_limit: Option<NonZeroU32>,
-    /// If the interface is missing, make a veth pair of that name, and remove it at the end
+    /// If the first interface is missing, make a veth pair of that name, and remove it at the end
     #[arg(long)]
     pub lab: bool,
     /// Take another XDP program off the interface
@@ -127,11 +128,27 @@ impl DriverArgs {
         if self.addr.is_empty() && meant { default_addresses().to_vec() } else { self.addr.clone() }
     }
 
+    /// What makes the driver. `Err` is a usage error: the driver refuses its options, or the interfaces are too few, too
+    /// many, or not different.
+    fn factory(&self, types: &Registry) -> Result<DriverFactory, String> {
+        let factory = types.factory(&self.driver, &self.options).map_err(|error| one_line(&error))?;
+        let (ports, given) = (&factory.requirements().ports, self.ifaces.len());
+        if !ports.contains(&given) {
+            let (driver, least, most) = (factory.name(), *ports.start(), *ports.end());
+            return Err(RequirementError::Ports { driver, least, most, given }.to_string());
+        }
+        let twice =
+            self.ifaces.iter().enumerate().find(|(index, iface)| self.ifaces[..*index].contains(iface));
+        match twice {
+            Some((_, iface)) => Err(StartError::IfaceTwice { iface: iface.clone() }.to_string()),
+            None => Ok(factory),
+        }
+    }
+
     /// What the flags ask for, with these steering rules. Ends the process with exit status 2 where the driver refuses
-    /// its options.
+    /// its options or the interfaces.
     pub fn spec(&self, types: &Registry, rules: &[Rule]) -> DriverSpec {
-        let factory = types.factory(&self.driver, &self.options);
-        let factory = factory.unwrap_or_else(|error| units::usage_error(&one_line(&error)));
+        let factory = self.factory(types).unwrap_or_else(|message| units::usage_error(&message));
         DriverSpec {
             iface: self.iface().to_owned(),
             other_ifaces: self.ifaces[1..].to_vec(),
@@ -161,7 +178,29 @@ impl DriverArgs {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use super::*;
+    use crate::{builtin, command_line};
+
+    #[test]
+    fn interfaces_that_the_driver_can_not_take_are_a_usage_error() {
+        let refusal = |line: &str| {
+            let words = ["netdext"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+            let mut cli = command_line::parse(&builtin(), words).unwrap_or_else(|error| panic!("{error}"));
+            cli.command.driver().expect("a command with a driver").factory(&builtin()).err()
+        };
+        for (line, part) in [
+            ("run --iface a --iface b", "the driver sample takes one interface, not 2: give --iface"),
+            ("install --driver forward --iface a", "the driver forward takes 2 to 16 interfaces, not 1"),
+            ("run --driver forward --iface a --iface b --iface a", "a is given twice"),
+        ] {
+            let refusal = refusal(line).expect(line);
+            assert!(refusal.contains(part), "{line}: {refusal}");
+        }
+        assert_eq!(refusal("run --driver forward --iface a --iface b"), None);
+        assert_eq!(refusal("run --iface a"), None);
+    }
 
     #[test]
     fn queues_are_a_number_or_all() {

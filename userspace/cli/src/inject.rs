@@ -4,9 +4,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use netdext::registry::DriverType;
+use netdext_daemon::control::list::ListEntry;
+use netdext_daemon::control::protocol::ErrorCode;
+use netdext_daemon::control::{Client, ClientError, RuntimeDir};
 use netdext_daemon::spec::DriverSpec;
 use netdext_drivers::sample::{self, InjectSettings, InjectorConfig, Sample, TargetStats};
 use netdext_host::supervisor::Supervisor;
@@ -14,7 +17,7 @@ use serde_json::Value;
 
 use crate::output::{print_json, say};
 use crate::select::DriverChoice;
-use crate::tell::tell;
+use crate::tell::ask;
 use crate::units;
 
 /// Targets that are listed one by one when the injector starts; of more, the first and the last.
@@ -96,6 +99,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Command::Targets(args) => return targets(args),
     }
     Ok(())
+}
+
+/// Gives the injector of a driver a command. Returns which driver it was, and its answer.
+fn tell(choice: &DriverChoice, name: &str, value: Value) -> anyhow::Result<(ListEntry, Value)> {
+    let (mut client, entry) = Client::for_driver(&RuntimeDir::from_env(), &choice.selector())?;
+    match ask(&mut client, &entry, name, value) {
+        Ok(answer) => Ok((entry, answer)),
+        Err(error) => Err(explained(error, &entry)),
+    }
+}
+
+/// The error, in words of the injector where it is that the driver does not know the command.
+fn explained(error: ClientError, entry: &ListEntry) -> anyhow::Error {
+    match error {
+        ClientError::Refused(refusal) if refusal.code == ErrorCode::NotFound => {
+            anyhow!("{entry} has no injector: `netdext inject` is for the sample driver")
+        }
+        error => error.into(),
+    }
 }
 
 impl SetArgs {

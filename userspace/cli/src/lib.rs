@@ -38,6 +38,7 @@ mod units;
 mod view;
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -152,10 +153,8 @@ pub fn main(types: Registry) -> ExitCode {
         Command::Stats(args) => stats::run(args),
         Command::Top(args) => top::run(args),
         Command::Bench(args) => bench::run(args),
-        Command::Completions(args) => {
-            completions::run(args, command_line::command(&types, types.types().first()))
-        }
-        Command::Man(args) => man::run(args, command_line::command(&types, types.types().first())),
+        Command::Completions(args) => completions::run(args, command_line::described(&types, &program())),
+        Command::Man(args) => man::run(args, command_line::described(&types, &program())),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -164,6 +163,13 @@ pub fn main(types: Registry) -> ExitCode {
             ExitCode::from(exit_status(&error))
         }
     }
+}
+
+/// What this program is called: an author's has a name of its own.
+fn program() -> String {
+    let path = std::env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "netdext".to_owned())
 }
 
 /// `RUST_LOG` decides what is logged; by default warnings, and what was asked for by a flag.

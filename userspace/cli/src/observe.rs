@@ -52,7 +52,7 @@ impl ControlSource {
             let named = self.selector != Selector::default();
             if (entry.active || named) && entry.is_meant_by(&self.selector) {
                 let stats: PortStats = client.request(&Request::Stats { driver: entry.selector() })?;
-                for stats in stats.into_ports() {
+                for stats in meant(&self.selector, stats) {
                     let key = format!("{} {entry} {}", client.path().display(), stats.iface);
                     drivers.push(Observed { key, stats });
                 }
@@ -60,6 +60,12 @@ impl ControlSource {
         }
         Ok(())
     }
+}
+
+/// The interfaces of a driver that the selector means: the one that it names, or all.
+fn meant(selector: &Selector, stats: PortStats) -> impl Iterator<Item = PortStats> {
+    let fits = |stats: &PortStats| selector.iface.as_ref().is_none_or(|iface| *iface == stats.iface);
+    stats.into_ports().into_iter().filter(fits)
 }
 
 impl StatsSource for ControlSource {
@@ -86,5 +92,24 @@ impl StatsSource for ControlSource {
             look.problem = Some(ClientError::NotFound { selector: self.selector.clone() }.into());
         }
         look
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netdext_host::xdp::steering::ProgramCounters;
+
+    use super::*;
+
+    #[test]
+    fn of_several_interfaces_the_one_that_is_named_is_shown_and_all_without_a_name() {
+        let port = |iface| PortStats::collect(iface, "forward", ProgramCounters::default(), &[]);
+        let mut stats = port("a");
+        stats.other_ports = vec![port("b"), port("c")];
+        let shown =
+            |selector: &Selector| meant(selector, stats.clone()).map(|stats| stats.iface).collect::<Vec<_>>();
+        assert_eq!(shown(&Selector { iface: Some("b".to_owned()), ..Selector::default() }), ["b"]);
+        assert_eq!(shown(&Selector { iface: Some("a".to_owned()), ..Selector::default() }), ["a"]);
+        assert_eq!(shown(&Selector::default()), ["a", "b", "c"]);
     }
 }

@@ -66,12 +66,21 @@ pub struct Ready<'a> {
     start_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     tuned: Option<Tuned>,
+    /// What is said of each interface alone, to people.
     #[serde(skip)]
-    native_refused: Option<&'a str>,
+    ports: Vec<&'a RunInfo>,
 }
 
 impl<'a> Ready<'a> {
-    pub fn new(config: &'a RunConfig, info: &'a RunInfo, netns: Option<&'a str>, start: Duration) -> Self {
+    /// Of a driver on these interfaces, the first one first.
+    pub fn new(
+        config: &'a RunConfig,
+        infos: impl Iterator<Item = &'a RunInfo>,
+        netns: Option<&'a str>,
+        start: Duration,
+    ) -> Self {
+        let ports: Vec<_> = infos.collect();
+        let info = ports[0];
         Self {
             event: "ready",
             schema: SCHEMA_VERSION,
@@ -79,18 +88,18 @@ impl<'a> Ready<'a> {
             other_ifaces: config.other_ifaces.iter().map(String::as_str).collect(),
             driver: config.driver.name(),
             mode: info.attached.mode,
-            zero_copy: info.queues.iter().all(|(_, socket)| socket.zero_copy),
+            zero_copy: ports.iter().flat_map(|port| &port.queues).all(|(_, socket)| socket.zero_copy),
             queues: info.queues.iter().map(|(queue, _)| *queue).collect(),
             addresses: config
                 .addresses
                 .iter()
                 .map(|(address, length)| format!("{address}/{length}"))
                 .collect(),
-            enabled: info.enabled,
+            enabled: ports.iter().all(|port| port.enabled),
             netns,
             start_ns: start.as_nanos() as u64,
             tuned: info.tuning.as_ref().map(Tuned::from),
-            native_refused: info.attached.native_refused.as_deref(),
+            ports,
         }
     }
 
@@ -100,8 +109,10 @@ impl<'a> Ready<'a> {
             print_json(self);
             return;
         }
-        if let Some(reason) = self.native_refused {
-            complain!("netdext: {} refuses native mode ({reason}); using skb mode", self.iface);
+        for port in &self.ports {
+            if let Some(reason) = &port.attached.native_refused {
+                complain!("netdext: {} refuses native mode ({reason}); using skb mode", port.device.name);
+            }
         }
         let copy = if self.zero_copy { "zero-copy" } else { "copy" };
         let queues = self.queues.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
@@ -118,17 +129,16 @@ impl<'a> Ready<'a> {
             let _ = write!(line, "; try: {enter}ping {first}");
         }
         say!("{line}");
-        match &self.tuned {
-            Some(Tuned { command: Some(command), .. }) => say!("tuned: {command}; taken back at the end"),
-            Some(Tuned { left: Some(why), .. }) => say!("not tuned: {why}"),
-            _ => {}
-        }
-        if !self.enabled {
-            say!(
-                "{} is down: the driver starts when it is set up (ip link set {} up)",
-                self.iface,
-                self.iface
-            );
+        for port in &self.ports {
+            match &port.tuning {
+                Some(tuning @ Tuning::Changed(_)) => say!("tuned: {tuning}; taken back at the end"),
+                Some(Tuning::Left(why)) => say!("not tuned: {why}"),
+                None => {}
+            }
+            if !port.enabled {
+                let name = &port.device.name;
+                say!("{name} is down: the driver starts there when it is set up (ip link set {name} up)");
+            }
         }
     }
 }

@@ -217,7 +217,7 @@ async fn foreground(
     };
     let mut single = Single::new(config.driver.name(), &spec.iface, &spec.other_ifaces);
     let mut requests = listen();
-    let ready = output::Ready::new(&config, supervisor.info(), args.netns.as_deref(), begun.elapsed());
+    let ready = output::Ready::new(&config, supervisor.infos(), args.netns.as_deref(), begun.elapsed());
     ready.print(args.json);
     inject::announce(spec, &supervisor, args.json).await;
 

@@ -12,6 +12,9 @@ use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::stats::PortStats;
 use netdext_host::xdp::steering::ProgramCounters;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
 
 const US: Duration = Duration::from_micros(1);
 
@@ -223,6 +226,15 @@ fn sample() -> DriverStats {
     driver.stats()
 }
 
+/// What another driver of netdext counts.
+fn counted_by(name: &str, options: &serde_json::Value) -> DriverStats {
+    let factory = netdext_drivers::builtin().factory(name, options).expect("the options work");
+    let mut driver = factory.build(0);
+    let device = DeviceInfo { addresses: vec![("198.18.0.1".parse().expect("an address"), 24)], ..device() };
+    driver.init(&[device]).expect("it has what it needs");
+    driver.stats()
+}
+
 /// A file of the repository's documentation.
 fn document(name: &str) -> String {
     let path = format!("{}/../../docs/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -232,7 +244,7 @@ fn document(name: &str) -> String {
 /// The names of metrics in a text.
 fn metric_names(text: &str) -> BTreeSet<&str> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    words.filter(|word| word.starts_with("netdext_")).collect()
+    words.filter(|word| word.starts_with("netdext_") && !word.ends_with("_NAME")).collect()
 }
 
 #[test]
@@ -240,7 +252,14 @@ fn the_dashboard_and_the_documentation_name_the_metrics_that_there_are() {
     let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
     let mut snapshot = bench.worker.snapshot();
     snapshot.driver.groups = sample().groups;
-    let text = netdext_daemon::metrics::exposition(vec![collect(snapshot)]);
+    let generate =
+        ("generate", serde_json::json!({ "target": "198.18.0.2", "dst_mac": "02:00:00:00:00:02" }));
+    let others = [generate, ("forward", serde_json::json!({}))].map(|(name, options)| {
+        let snapshot = WorkerSnapshot { driver: counted_by(name, &options), ..bench.worker.snapshot() };
+        PortStats::collect("sim1", name, ProgramCounters::default(), &[snapshot])
+    });
+    let drivers = std::iter::once(collect(snapshot)).chain(others).collect();
+    let text = netdext_daemon::metrics::exposition(drivers);
     let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let there: BTreeSet<String> = families
         .map(|(name, kind)| match kind {
@@ -285,6 +304,98 @@ fn what_a_driver_measures_itself_is_in_the_metrics_under_its_name_and_unit() {
     }
     assert!(!text.contains("424242") && !text.contains("peers_seen{iface=\"other\""), "{text}");
     assert_eq!(text.matches("# TYPE netdext_rx_packets ").count(), 1, "{text}");
+}
+
+#[test]
+fn a_counter_of_nanoseconds_is_in_seconds_as_its_name_says() {
+    let mut bench = Bench::new(false, &SimConfig::default(), Some(US));
+    let mut one = collect(bench.worker.snapshot());
+    one.metrics = (&Metrics::default().counter("busy_ns", 2_500_000_000).gauge("busy_bytes", 7)).into();
+    let text = netdext_daemon::metrics::exposition(vec![one]);
+    for line in [
+        "netdext_mirror_busy_seconds_total{iface=\"sim0\",driver=\"mirror\"} 2.5",
+        "netdext_mirror_busy_bytes{iface=\"sim0\",driver=\"mirror\"} 7.0",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line}\n{text}");
+    }
+}
+
+/// The names of the samples that a family can have.
+fn names_of(family: &str, kind: &str) -> Vec<String> {
+    let ends: &[&str] = match kind {
+        "counter" => &["", "_total", "_created"],
+        "info" => &["", "_info"],
+        _ => &[""],
+    };
+    ends.iter().map(|end| format!("{family}{end}")).collect()
+}
+
+/// Whatever an author names a metric after, and what collides with it.
+fn author_metrics() -> impl Strategy<Value = (&'static str, Metrics)> {
+    let wholes = select(vec!["mirror", "rx", "a-b", "a_b", "latency", "link", "build", "", "two\nlines"]);
+    let names = select(vec![
+        "wait",
+        "wait_ns",
+        "wait_bytes",
+        "wait_seconds",
+        "wait_total",
+        "wait_recorded",
+        "wait_recorded_total",
+        "wait-ns",
+        "wait.ns",
+        "packets",
+        "packets_total",
+        "frames",
+        "dropped",
+        "info",
+        "seconds",
+        "_ns",
+        "",
+    ]);
+    let metrics = vec((names, 0..3_u8), 0..6).prop_map(|metrics| {
+        metrics.into_iter().fold(Metrics::default(), |metrics, (name, kind)| match kind {
+            0 => metrics.counter(name, 1),
+            1 => metrics.gauge(name, 1),
+            _ => {
+                let mut values = Histogram::new();
+                values.record(1);
+                metrics.histogram(name, &values)
+            }
+        })
+    });
+    (wholes, metrics)
+}
+
+proptest! {
+    #[test]
+    fn no_name_and_no_label_set_occurs_twice_whatever_the_names(
+        drivers in vec((select(vec!["sim0", "sim1"]), author_metrics(), vec(author_metrics(), 0..4)), 1..4),
+    ) {
+        let drivers = drivers.into_iter().map(|(iface, (driver, metrics), groups)| {
+            let mut stats = PortStats::collect(iface, driver, ProgramCounters::default(), &[]);
+            stats.metrics = (&metrics).into();
+            stats.groups = groups.iter().map(|(whole, metrics)| ((*whole).into(), metrics.into())).collect();
+            stats
+        });
+        let text = netdext_daemon::metrics::exposition(drivers.collect());
+        let (mut names, mut samples, mut family) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+        for line in text.lines() {
+            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+                family = names_of(name, kind);
+                for name in &family {
+                    prop_assert!(names.insert(name.clone()), "{} twice\n{}", name, text);
+                }
+            } else if !line.starts_with('#') {
+                let (sample, _) = line.rsplit_once(' ').expect("a value");
+                let (name, _) = sample.split_once('{').expect("labels");
+                prop_assert!(family.iter().any(|known| known == name), "{}\n{}", line, text);
+                prop_assert!(samples.insert(sample.to_owned()), "{} twice\n{}", sample, text);
+            } else {
+                let kind = ["# HELP netdext_", "# UNIT netdext_", "# EOF"];
+                prop_assert!(kind.iter().any(|start| line.starts_with(start)), "{}\n{}", line, text);
+            }
+        }
+    }
 }
 
 #[test]

@@ -468,7 +468,10 @@ fn completions_that_fail_to_appear_for_100_ms_wake_the_kernel_again() {
 fn a_driver_without_commands_refuses_one_by_name_and_goes_on() {
     let mut bench = Bench::running(Notes::default(), &SimConfig::default());
     let error = bench.worker.control(bench.wire.now(), "sing", &Value::Null).expect_err("it has none");
-    assert_eq!(error.to_string(), "the driver probe has no command sing");
+    assert_eq!(
+        error.to_string(),
+        "the driver probe has no command sing: its documentation lists its commands"
+    );
     assert_eq!(bench.worker.state(), State::Running);
     bench.step_after(MS);
     assert!(bench.notes.borrow().calls.iter().any(|call| call == "tick"), "its timer still fires");

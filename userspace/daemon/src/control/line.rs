@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn args_may_be_left_out_and_requests_survive_the_way() {
-        assert_eq!(parse_request(br#"{"v":1,"id":7,"op":"list"}"#), Ok((7, Request::List {})));
+        assert_eq!(parse_request(br#"{"v":2,"id":7,"op":"list"}"#), Ok((7, Request::List {})));
         let driver = Selector { iface: Some("veth0".to_owned()), ..Selector::default() };
         let requests = [
             Request::Hello {},
@@ -190,39 +190,39 @@ mod tests {
         let table = [
             (r#"{"id":1,"op":"list"}"#, Some(1), "v: missing"),
             (r#"{"v":"1","id":1,"op":"list"}"#, Some(1), "v: a string"),
-            (r#"{"v":1,"op":"list"}"#, None, "id: missing"),
-            (r#"{"v":1,"id":-1,"op":"list"}"#, None, "id: a number of another range"),
-            (r#"{"v":1,"id":1.5,"op":"list"}"#, None, "id: a number"),
-            (r#"{"v":1,"id":1}"#, Some(1), "op: missing"),
-            (r#"{"v":1,"id":1,"op":5}"#, Some(1), "op: a number"),
-            (r#"{"v":1,"id":1,"op":"list","args":[]}"#, Some(1), "args: an array"),
-            (r#"{"v":1,"id":1,"op":"list","extra":2}"#, Some(1), "\"extra\": unknown field"),
-            (r#"{"v":1,"id":1,"op":"fly"}"#, Some(1), "op: unknown variant `fly`"),
-            (r#"{"v":1,"id":1,"op":"list","args":{"a":1}}"#, Some(1), "unknown field `a`"),
-            (r#"{"v":1,"id":1,"op":"stats"}"#, Some(1), "missing field `driver`"),
+            (r#"{"v":2,"op":"list"}"#, None, "id: missing"),
+            (r#"{"v":2,"id":-1,"op":"list"}"#, None, "id: a number of another range"),
+            (r#"{"v":2,"id":1.5,"op":"list"}"#, None, "id: a number"),
+            (r#"{"v":2,"id":1}"#, Some(1), "op: missing"),
+            (r#"{"v":2,"id":1,"op":5}"#, Some(1), "op: a number"),
+            (r#"{"v":2,"id":1,"op":"list","args":[]}"#, Some(1), "args: an array"),
+            (r#"{"v":2,"id":1,"op":"list","extra":2}"#, Some(1), "\"extra\": unknown field"),
+            (r#"{"v":2,"id":1,"op":"fly"}"#, Some(1), "op: unknown variant `fly`"),
+            (r#"{"v":2,"id":1,"op":"list","args":{"a":1}}"#, Some(1), "unknown field `a`"),
+            (r#"{"v":2,"id":1,"op":"stats"}"#, Some(1), "missing field `driver`"),
             (
-                r#"{"v":1,"id":1,"op":"stats","args":{"driver":{"team_id":5}}}"#,
+                r#"{"v":2,"id":1,"op":"stats","args":{"driver":{"team_id":5}}}"#,
                 Some(1),
                 "args.driver.team_id: invalid type",
             ),
             (
-                r#"{"v":1,"id":1,"op":"stats","args":{"driver":{"who":"a\\\"}:"}}}"#,
+                r#"{"v":2,"id":1,"op":"stats","args":{"driver":{"who":"a\\\"}:"}}}"#,
                 Some(1),
                 "unknown field `who`",
             ),
             (
-                r#"{"v":1,"id":1,"op":"capture","args":{"driver":{"iface":"\"x{"},"snaplen":5000000000}}"#,
+                r#"{"v":2,"id":1,"op":"capture","args":{"driver":{"iface":"\"x{"},"snaplen":5000000000}}"#,
                 Some(1),
                 "args.snaplen: invalid value",
             ),
             (
-                r#"{"v":1,"id":1,"op":"steer_add_all","args":{"driver":{},"rules":["all",5]}}"#,
+                r#"{"v":2,"id":1,"op":"steer_add_all","args":{"driver":{},"rules":["all",5]}}"#,
                 Some(1),
                 "args.rules[1]: invalid type",
             ),
             ("[]", None, "the request is an array"),
             ("", None, "the request is not JSON"),
-            (r#"{"v":1"#, None, "the request is not JSON"),
+            (r#"{"v":2"#, None, "the request is not JSON"),
         ];
         for (line, id, start) in table {
             let (found, code, message) = rejected(line);
@@ -234,13 +234,13 @@ mod tests {
 
     #[test]
     fn another_version_is_an_error_of_its_own() {
-        let (id, code, message) = rejected(r#"{"v":2,"id":4,"op":"anything","new":1}"#);
+        let (id, code, message) = rejected(r#"{"v":9,"id":4,"op":"anything","new":1}"#);
         assert_eq!((id, code), (Some(4), ErrorCode::Version), "{message}");
     }
 
     #[test]
     fn bytes_that_are_no_text_are_refused() {
-        let error = parse_request(b"{\"v\":1,\"id\":\xff}").unwrap_err();
+        let error = parse_request(b"{\"v\":2,\"id\":\xff}").unwrap_err();
         assert!(error.error.message.contains("not UTF-8 at byte 12"), "{error:?}");
     }
 
@@ -255,8 +255,8 @@ mod tests {
             let response = parse_response::<u32>(line.as_bytes()).unwrap();
             assert_eq!(response, Response { id, result: Err(error.clone()) });
         }
-        assert!(parse_response::<u32>(br#"{"v":1,"id":1,"ok":false}"#).is_err());
-        assert!(parse_response::<u32>(br#"{"v":1,"id":1,"ok":true,"result":"x"}"#).is_err());
-        assert!(parse_response::<()>(br#"{"v":1,"id":1,"ok":true,"result":null,"new":0}"#).is_ok());
+        assert!(parse_response::<u32>(br#"{"v":2,"id":1,"ok":false}"#).is_err());
+        assert!(parse_response::<u32>(br#"{"v":2,"id":1,"ok":true,"result":"x"}"#).is_err());
+        assert!(parse_response::<()>(br#"{"v":2,"id":1,"ok":true,"result":null,"new":0}"#).is_ok());
     }
 }

@@ -9,7 +9,7 @@ use crate::spec::DriverSpec;
 use netdext::driver::PowerState;
 
 /// Version of the protocol; it changes when an old client or server would misunderstand a new one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Which driver is meant. What is left out matches every driver; exactly one has to match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -55,7 +55,7 @@ impl Single {
                     info: Some(Box::new(supervisor.info().clone())),
                     stats: supervisor.stats().await.ok(),
                 };
-                Reply::json(&[tree::build(&facts)])
+                Reply::json(&tree::build(&facts))
             }
             Request::Install { .. } | Request::Uninstall { .. } => Err(ErrorObject::new(
                 ErrorCode::State,

@@ -19,8 +19,8 @@ pub struct Facts {
     pub stats: Option<PortStats>,
 }
 
-/// The tree of a driver.
-pub fn build(facts: &Facts) -> Entry {
+/// The trees of a driver, one for each interface. What the interfaces share is in that of the first.
+pub fn build(facts: &Facts) -> Vec<Entry> {
     let Facts { id, entry, info, stats } = facts;
     let mut ids = *id..;
     // The range has no end.
@@ -52,9 +52,7 @@ pub fn build(facts: &Facts) -> Entry {
             .with("counters", counted(&json!(stats.counters)))
             .with("drops", counted(&json!(stats.drops)))
             .with("verdicts", counted(&json!(stats.verdicts)));
-        for queue in &stats.queues {
-            driver.children.extend(queue_entries(queue, &mut next));
-        }
+        driver.children.extend(stats.queues.iter().flat_map(|queue| queue_entries(queue, &mut next)));
         driver.children.push(
             Entry::new("pool", "PacketPool", next())
                 .with("capacity", stats.census.capacity)
@@ -74,7 +72,23 @@ pub fn build(facts: &Facts) -> Entry {
         }
     }
     provider.children.push(driver);
-    provider
+    let mut trees = vec![provider];
+    for iface in &entry.other_ifaces {
+        let mut provider = Entry::new(&**iface, "EthernetInterface", next());
+        let mut driver = Entry::new(&*entry.bundle_id, "AfXdpDriver", next());
+        (provider.active, driver.active) = (info.is_some(), entry.active);
+        (provider.matched, driver.matched) = (info.is_some(), info.is_some());
+        let mut others = stats.iter().flat_map(|stats| &stats.other_ports);
+        if let Some(stats) = others.find(|port| port.iface == *iface) {
+            driver = driver
+                .with("drops", counted(&json!(stats.drops)))
+                .with("verdicts", counted(&json!(stats.verdicts)));
+            driver.children.extend(stats.queues.iter().flat_map(|queue| queue_entries(queue, &mut next)));
+        }
+        provider.children.push(driver);
+        trees.push(provider);
+    }
+    trees
 }
 
 fn queue_entries(queue: &QueueStats, next: &mut impl FnMut() -> u64) -> [Entry; 4] {
@@ -99,4 +113,49 @@ fn queue_entries(queue: &QueueStats, next: &mut impl FnMut() -> u64) -> [Entry; 
 fn counted(counts: &Value) -> Value {
     let some = |(name, count): (&String, &Value)| (*count != json!(0)).then(|| (name.clone(), count.clone()));
     counts.as_object().map_or(Value::Null, |counts| counts.iter().filter_map(some).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use netdext_host::xdp::steering::ProgramCounters;
+
+    use super::super::list::ListState;
+    use super::*;
+
+    fn port(iface: &str) -> PortStats {
+        let mut stats = PortStats::collect(iface, "forward", ProgramCounters::default(), &[]);
+        stats.queues = vec![QueueStats::default()];
+        stats
+    }
+
+    #[test]
+    fn each_interface_has_a_tree_with_its_queues_and_the_first_has_the_pool() {
+        let entry = ListEntry {
+            team_id: "A".to_owned(),
+            bundle_id: "org.netdext.forward".to_owned(),
+            version: "1".to_owned(),
+            name: "forward".to_owned(),
+            enabled: true,
+            active: true,
+            state: ListState::ActivatedEnabled,
+            iface: "a".to_owned(),
+            other_ifaces: vec!["b".to_owned(), "c".to_owned()],
+            last_error: None,
+        };
+        let mut stats = port("a");
+        stats.other_ports = vec![port("b"), port("c")];
+        let trees = build(&Facts { id: 1, entry: entry.clone(), info: None, stats: Some(stats) });
+        assert_eq!(trees.iter().map(|tree| &*tree.name).collect::<Vec<_>>(), ["a", "b", "c"]);
+        let below = |tree: &Entry, class: &str| {
+            tree.children[0].children.iter().filter(|entry| entry.class == class).count()
+        };
+        let counts = |class| trees.iter().map(|tree| below(tree, class)).collect::<Vec<_>>();
+        assert_eq!(counts("RxSubmissionQueue"), [1, 1, 1]);
+        assert_eq!(counts("PacketPool"), [1, 0, 0]);
+        let mut ids: Vec<_> = trees.iter().map(|tree| tree.id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 3);
+        let waiting = build(&Facts { id: 1, entry, info: None, stats: None });
+        assert_eq!(waiting.iter().map(|tree| tree.children.len()).collect::<Vec<_>>(), [1, 1, 1]);
+    }
 }

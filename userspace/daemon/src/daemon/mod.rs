@@ -440,7 +440,7 @@ impl Daemon {
                 if let Some(receiver) = receiver {
                     facts.stats = read_stats(receiver).await;
                 }
-                roots.push(tree::build(&facts));
+                roots.extend(tree::build(&facts));
             }
             reply(client, Reply::json(&roots));
         });

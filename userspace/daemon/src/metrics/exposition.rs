@@ -8,6 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
+use prometheus_client::metrics::{MetricType, TypedMetric};
 use prometheus_client::registry::{self, Registry};
 
 use netdext::metrics::{Percentiles, Unit};
@@ -44,7 +45,8 @@ struct Series<'a, V> {
 
 impl Collector for Drivers {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut out = Out { encoder, drivers: &self.0, taken: BTreeSet::new() };
+        let taken = ["netdext_build", "netdext_build_info"].map(str::to_owned).into();
+        let mut out = Out { encoder, drivers: &self.0, taken };
         out.queues()?;
         out.named()?;
         out.pool()?;
@@ -58,7 +60,7 @@ impl Collector for Drivers {
 struct Out<'e, 'd> {
     encoder: DescriptorEncoder<'e>,
     drivers: &'d [PortStats],
-    /// The names of the families that every driver has.
+    /// Every name that stands in the text, those of the samples among them.
     taken: BTreeSet<String>,
 }
 
@@ -166,7 +168,7 @@ impl Out<'_, '_> {
         )
     }
 
-    /// What the drivers measure themselves. Metrics of one name are of one kind: those of another are left out.
+    /// What the drivers measure themselves. Metrics of one name are of one kind and unit: those of another are left out.
     fn own(&mut self) -> fmt::Result {
         let mut families = BTreeMap::<String, Family<'_>>::new();
         for driver in self.drivers {
@@ -175,77 +177,85 @@ impl Out<'_, '_> {
             for (whole, metrics) in std::iter::once(own).chain(groups) {
                 for (name, metric) in metrics.iter() {
                     let family = Family::of(whole, name, metric);
-                    let known = families.entry(family.name.clone()).or_insert(family);
-                    if known.kind == Kind::of(metric) {
+                    let (kind, unit) = (family.kind, family.unit);
+                    let known =
+                        families.entry(exposed(&family.name, family.suffix().as_ref())).or_insert(family);
+                    if (known.kind, known.unit) == (kind, unit) {
                         known.values.push((driver, metric));
                     }
                 }
             }
         }
-        families.into_values().try_for_each(|family| self.family(family))
+        families.into_values().try_for_each(|family| self.family(&family))
     }
 
-    fn family(&mut self, Family { name, help, unit, kind, values }: Family<'_>) -> fmt::Result {
-        if self.taken.contains(&name) {
-            return Ok(());
-        }
-        let suffix = match unit {
-            Unit::Nanoseconds => Some(registry::Unit::Seconds),
-            Unit::Bytes => Some(registry::Unit::Bytes),
-            Unit::PacketsPerSecond => Some(registry::Unit::Other("pps".to_owned())),
-            _ => None,
-        };
-        let scaled = |value: f64| if unit == Unit::Nanoseconds { value / 1e9 } else { value };
+    fn family(&mut self, family: &Family<'_>) -> fmt::Result {
+        let Family { name, help, unit, kind, values } = family;
+        let suffix = family.suffix();
+        let scaled = |value: f64| if *unit == Unit::Nanoseconds { value / 1e9 } else { value };
         match kind {
+            Kind::Counter if *unit == Unit::Nanoseconds => {
+                let series = of_metrics(values, |metric| match metric {
+                    MetricReport::Counter(count) => vec![(Vec::new(), scaled(count as f64))],
+                    _ => Vec::new(),
+                });
+                self.encode(name, help, suffix.as_ref(), series, ConstCounter::new)
+            }
             Kind::Counter => {
-                let series = of_metrics(&values, |metric| match metric {
+                let series = of_metrics(values, |metric| match metric {
                     MetricReport::Counter(count) => vec![(Vec::new(), count)],
                     _ => Vec::new(),
                 });
-                let kind = ConstCounter::new(0_u64).metric_type();
-                each(
-                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
-                    series,
-                    ConstCounter::new,
-                )
+                self.encode(name, help, suffix.as_ref(), series, ConstCounter::new)
             }
             Kind::Gauge => {
-                let series = of_metrics(&values, |metric| match metric {
+                let series = of_metrics(values, |metric| match metric {
                     MetricReport::Gauge(value) => vec![(Vec::new(), scaled(value as f64))],
                     _ => Vec::new(),
                 });
-                let kind = ConstGauge::new(0_f64).metric_type();
-                each(
-                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
-                    series,
-                    ConstGauge::new,
-                )
+                self.encode(name, help, suffix.as_ref(), series, ConstGauge::new)
             }
             Kind::Histogram => {
                 let distribution = |metric| match metric {
                     MetricReport::Histogram(percentiles) => Some(percentiles),
                     _ => None,
                 };
-                let series = of_metrics(&values, |metric| {
+                let series = of_metrics(values, |metric| {
                     let found = distribution(metric);
                     let values = found.iter().flat_map(|values| quantiles(values, None));
                     values.map(|(labels, value)| (labels, scaled(value as f64))).collect()
                 });
-                let kind = ConstGauge::new(0_f64).metric_type();
-                each(
-                    self.encoder.encode_descriptor(&name, &help, suffix.as_ref(), kind)?,
-                    series,
-                    ConstGauge::new,
-                )?;
-                let series = of_metrics(&values, |metric| {
+                self.encode(name, help, suffix.as_ref(), series, ConstGauge::new)?;
+                let series = of_metrics(values, |metric| {
                     distribution(metric).iter().map(|values| (Vec::new(), values.count)).collect()
                 });
                 let (name, help) =
                     (format!("{name}_recorded"), format!("How many values of {name} there are"));
-                let kind = ConstCounter::new(0_u64).metric_type();
-                each(self.encoder.encode_descriptor(&name, &help, None, kind)?, series, ConstCounter::new)
+                self.encode(&name, &help, None, series, ConstCounter::new)
             }
         }
+    }
+
+    /// Writes a family, unless one of its names stands in the text already: a scrape with a name twice is refused as a
+    /// whole.
+    fn encode<V, M: EncodeMetric + TypedMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        suffix: Option<&registry::Unit>,
+        series: Vec<Series<'_, V>>,
+        metric: impl Fn(V) -> M,
+    ) -> fmt::Result {
+        let full = exposed(name, suffix);
+        let samples: &[&str] =
+            if matches!(M::TYPE, MetricType::Counter) { &["_total", "_created"] } else { &[] };
+        let names: Vec<_> =
+            std::iter::once("").chain(samples.iter().copied()).map(|end| format!("{full}{end}")).collect();
+        if names.iter().any(|name| self.taken.contains(name)) {
+            return Ok(());
+        }
+        self.taken.extend(names);
+        each(self.encoder.encode_descriptor(name, help, suffix, M::TYPE)?, series, metric)
     }
 
     fn latency(&mut self) -> fmt::Result {
@@ -279,10 +289,7 @@ impl Out<'_, '_> {
 
     fn counter(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<u64>) -> fmt::Result {
         let series = all(self.drivers, values);
-        self.taken.insert(name.to_owned());
-        let metric =
-            self.encoder.encode_descriptor(name, help, None, ConstCounter::new(0_u64).metric_type())?;
-        each(metric, series, ConstCounter::new)
+        self.encode(name, help, None, series, ConstCounter::new)
     }
 
     fn gauge<V>(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<V>) -> fmt::Result
@@ -290,19 +297,19 @@ impl Out<'_, '_> {
         V: Number,
     {
         let series = all(self.drivers, values);
-        self.taken.insert(name.to_owned());
-        let metric =
-            self.encoder.encode_descriptor(name, help, None, ConstGauge::new(0_i64).metric_type())?;
-        each(metric, series, |value| ConstGauge::new(value.into_i64()))
+        self.encode(name, help, None, series, |value| ConstGauge::new(value.into_i64()))
     }
 
     fn seconds(&mut self, name: &str, help: &str, values: impl Fn(&PortStats) -> Values<u64>) -> fmt::Result {
         let series = all(self.drivers, values);
-        self.taken.insert(name.to_owned());
-        let kind = ConstGauge::new(0_f64).metric_type();
-        let metric = self.encoder.encode_descriptor(name, help, Some(&registry::Unit::Seconds), kind)?;
-        each(metric, series, |nanos| ConstGauge::new(nanos as f64 / 1e9))
+        let seconds = |nanos| ConstGauge::new(nanos as f64 / 1e9);
+        self.encode(name, help, Some(&registry::Unit::Seconds), series, seconds)
     }
+}
+
+/// The name of a family with its unit, as it stands in the text.
+fn exposed(name: &str, suffix: Option<&registry::Unit>) -> String {
+    suffix.map_or_else(|| name.to_owned(), |suffix| format!("{name}_{}", suffix.as_str()))
 }
 
 /// Metrics of one name that drivers have themselves.
@@ -338,10 +345,20 @@ impl Family<'_> {
         let word = |text: &str| text.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         Self {
             name: format!("netdext_{}_{}", word(whole), word(base)),
-            help: format!("{} of {whole}, as the driver measures it", base.replace('_', " ")),
+            help: format!("{} of {}, as the driver measures it", word(base).replace('_', " "), word(whole)),
             unit,
             kind: Kind::of(metric),
             values: Vec::new(),
+        }
+    }
+
+    /// The unit that stands at the end of its name.
+    fn suffix(&self) -> Option<registry::Unit> {
+        match self.unit {
+            Unit::Nanoseconds => Some(registry::Unit::Seconds),
+            Unit::Bytes => Some(registry::Unit::Bytes),
+            Unit::PacketsPerSecond => Some(registry::Unit::Other("pps".to_owned())),
+            _ => None,
         }
     }
 }
@@ -387,7 +404,12 @@ fn each<V, M: EncodeMetric>(
     series: Vec<Series<'_, V>>,
     encode: impl Fn(V) -> M,
 ) -> fmt::Result {
+    // A driver can have a name twice, and names that differ only in what no metric's name can have.
+    let mut seen = BTreeSet::new();
     for Series { labels, value, driver } in series {
+        if !seen.insert((&driver.iface, &driver.driver, labels.clone())) {
+            continue;
+        }
         let mut all: Vec<Label<'_>> = vec![("iface", &driver.iface), ("driver", &driver.driver)];
         all.extend(labels.iter().map(|(name, value)| (*name, value.as_str())));
         encode(value).encode(metric.encode_family(&all)?)?;

@@ -35,8 +35,8 @@ fn requests_sent_together_are_answered_in_order() {
     let mut raw = fixture.raw();
     let driver = r#""args":{"driver":{}}"#;
     let lines = format!(
-        "{{\"v\":1,\"id\":5,\"op\":\"reload\",{driver}}}\n{{\"v\":1,\"id\":4,\"op\":\"enable\",{driver}}}\n\
-         {{\"v\":1,\"id\":3,\"op\":\"list\"}}\n"
+        "{{\"v\":2,\"id\":5,\"op\":\"reload\",{driver}}}\n{{\"v\":2,\"id\":4,\"op\":\"enable\",{driver}}}\n\
+         {{\"v\":2,\"id\":3,\"op\":\"list\"}}\n"
     );
     assert!(raw.write(lines.as_bytes()));
     let answers: Vec<_> = (0..3).map(|_| raw.read().unwrap()).collect();
@@ -51,10 +51,10 @@ fn a_mistake_is_an_answer_and_the_connection_stays() {
     let table = [
         ("", ErrorCode::BadRequest, None),
         ("hello", ErrorCode::BadRequest, None),
-        (r#"{"v":1,"id":1,"op":"fly"}"#, ErrorCode::BadRequest, Some(1)),
-        (r#"{"v":1,"id":2,"op":"list","now":true}"#, ErrorCode::BadRequest, Some(2)),
-        (r#"{"v":1,"id":3,"op":"list","args":{"all":1}}"#, ErrorCode::BadRequest, Some(3)),
-        (r#"{"v":1,"id":4,"op":"stats","args":{"driver":"veth0"}}"#, ErrorCode::BadRequest, Some(4)),
+        (r#"{"v":2,"id":1,"op":"fly"}"#, ErrorCode::BadRequest, Some(1)),
+        (r#"{"v":2,"id":2,"op":"list","now":true}"#, ErrorCode::BadRequest, Some(2)),
+        (r#"{"v":2,"id":3,"op":"list","args":{"all":1}}"#, ErrorCode::BadRequest, Some(3)),
+        (r#"{"v":2,"id":4,"op":"stats","args":{"driver":"veth0"}}"#, ErrorCode::BadRequest, Some(4)),
         (r#"{"v":9,"id":5,"op":"list"}"#, ErrorCode::Version, Some(5)),
     ];
     for (line, code, id) in table {
@@ -62,7 +62,7 @@ fn a_mistake_is_an_answer_and_the_connection_stays() {
         assert_eq!(answer.id, id, "{line}");
         assert_eq!(answer.result.unwrap_err().code, code, "{line}");
     }
-    assert!(raw.ask(r#"{"v":1,"id":6,"op":"hello"}"#).result.is_ok());
+    assert!(raw.ask(r#"{"v":2,"id":6,"op":"hello"}"#).result.is_ok());
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_request_that_is_dropped_is_answered_as_a_failure() {
 fn a_slow_answer_holds_up_its_own_client_only() {
     let fixture = Fixture::start(quick());
     let mut slow = fixture.raw();
-    assert!(slow.write(b"{\"v\":1,\"id\":1,\"op\":\"reload\",\"args\":{\"driver\":{}}}\n"));
+    assert!(slow.write(b"{\"v\":2,\"id\":1,\"op\":\"reload\",\"args\":{\"driver\":{}}}\n"));
     let asked = Instant::now();
     fixture.client().request::<ServerInfo>(&Request::Hello {}).unwrap();
     assert!(asked.elapsed() < SLOW, "{:?}", asked.elapsed());
@@ -103,8 +103,8 @@ fn a_client_gives_up_on_an_answer_in_time() {
 fn a_server_that_stops_still_answers_what_was_asked_and_removes_its_socket() {
     let mut fixture = Fixture::start(quick());
     let (mut busy, mut idle) = (fixture.raw(), fixture.raw());
-    assert!(idle.ask(r#"{"v":1,"id":1,"op":"hello"}"#).result.is_ok());
-    assert!(busy.write(b"{\"v\":1,\"id\":1,\"op\":\"reload\",\"args\":{\"driver\":{}}}\n"));
+    assert!(idle.ask(r#"{"v":2,"id":1,"op":"hello"}"#).result.is_ok());
+    assert!(busy.write(b"{\"v\":2,\"id\":1,\"op\":\"reload\",\"args\":{\"driver\":{}}}\n"));
     std::thread::sleep(SLOW / 3);
     fixture.begin_stop();
     assert_eq!(busy.read().unwrap().result, Ok("reloaded".into()));

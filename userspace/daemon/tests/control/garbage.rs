@@ -15,10 +15,10 @@ const LINE_BYTES: usize = 300;
 const LAST: u64 = 999_999;
 
 const REQUESTS: [&str; 4] = [
-    r#"{"v":1,"id":1,"op":"hello"}"#,
-    r#"{"v":1,"id":2,"op":"list","args":{}}"#,
-    r#"{"v":1,"id":3,"op":"stats","args":{"driver":{"iface":"veth0"}}}"#,
-    r#"{"v":1,"id":4,"op":"steer_add","args":{"driver":{},"rule":"drop:proto=udp,dport=53","yes":true}}"#,
+    r#"{"v":2,"id":1,"op":"hello"}"#,
+    r#"{"v":2,"id":2,"op":"list","args":{}}"#,
+    r#"{"v":2,"id":3,"op":"stats","args":{"driver":{"iface":"veth0"}}}"#,
+    r#"{"v":2,"id":4,"op":"steer_add","args":{"driver":{},"rule":"drop:proto=udp,dport=53","yes":true}}"#,
 ];
 
 /// One server for all cases.
@@ -51,7 +51,7 @@ proptest! {
     #[test]
     fn every_line_has_one_answer_until_one_is_too_long(lines in vec(line(), 1..8)) {
         let mut sent = lines.join(&b'\n');
-        sent.extend_from_slice(format!("\n{{\"v\":1,\"id\":{LAST},\"op\":\"hello\"}}\n").as_bytes());
+        sent.extend_from_slice(format!("\n{{\"v\":2,\"id\":{LAST},\"op\":\"hello\"}}\n").as_bytes());
         let whole: Vec<&[u8]> = sent.split(|byte| *byte == b'\n').collect();
         let whole = &whole[..whole.len() - 1];
         let fitting = whole.iter().take_while(|line| line.len() <= LINE_BYTES).count();

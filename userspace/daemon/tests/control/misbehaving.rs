@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::fixture::{Fixture, LARGE, Raw, quick, wait_until};
 
-const HELLO: &str = r#"{"v":1,"id":1,"op":"hello"}"#;
+const HELLO: &str = r#"{"v":2,"id":1,"op":"hello"}"#;
 
 /// Another client is served at once.
 fn assert_alive(fixture: &Fixture) {
@@ -43,7 +43,7 @@ fn half_a_line_and_silence_ends_in_time() {
     let mut raw = fixture.raw();
     assert!(raw.ask(HELLO).result.is_ok());
     let begun = Instant::now();
-    assert!(raw.write(b"{\"v\":1,"));
+    assert!(raw.write(b"{\"v\":2,"));
     assert_alive(&fixture);
     assert_eq!(raw.read_error().code, ErrorCode::Busy);
     assert!(begun.elapsed() >= quick().half_line);
@@ -98,7 +98,7 @@ fn a_watcher_may_pause_for_longer_than_a_line_may_take() {
 fn a_client_that_does_not_read_is_cut_off() {
     let fixture = Fixture::start(quick());
     let mut raw = fixture.raw();
-    assert!(raw.write(b"{\"v\":1,\"id\":1,\"op\":\"ioreg\"}\n"));
+    assert!(raw.write(b"{\"v\":2,\"id\":1,\"op\":\"ioreg\"}\n"));
     assert_alive(&fixture);
     std::thread::sleep(quick().write * 2);
     let mut received = Vec::new();

@@ -69,7 +69,7 @@ pub struct DriverError {
 #[non_exhaustive]
 pub enum ControlError {
     /// The driver has no command of that name.
-    #[error("the driver {driver} has no command {name}")]
+    #[error("the driver {driver} has no command {name}: its documentation lists its commands")]
     Unknown {
         /// Name of the driver.
         driver: &'static str,
