@@ -110,15 +110,15 @@ impl RunConfig {
     pub fn ifaces(&self) -> impl Iterator<Item = &str> + '_ {
         std::iter::once(&self.iface).chain(&self.other_ifaces).map(String::as_str)
     }
+}
 
-    /// The broadcast addresses of the driver's networks.
-    pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
-        let broadcast = |&(address, prefix)| match address {
-            IpAddr::V4(address) => broadcast(address, prefix),
-            IpAddr::V6(_) => None,
-        };
-        self.addresses.iter().filter_map(broadcast).collect()
-    }
+/// The broadcast addresses of the networks of these addresses.
+pub(super) fn broadcasts(addresses: &[(IpAddr, u8)]) -> Vec<Ipv4Addr> {
+    let broadcast = |&(address, prefix)| match address {
+        IpAddr::V4(address) => broadcast(address, prefix),
+        IpAddr::V6(_) => None,
+    };
+    addresses.iter().filter_map(broadcast).collect()
 }
 
 /// Why a driver could not be started. Nothing is left behind then.
