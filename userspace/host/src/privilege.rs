@@ -7,8 +7,10 @@ use caps::{CapSet, Capability};
 
 use crate::kernel::KernelError;
 use crate::link::NetnsError;
-use crate::supervisor::StartError;
+use crate::supervisor::{StartError, SteerError, SwitchError};
+use crate::worker::SpawnError;
 use crate::xdp::program::ProgramError;
+use crate::xsk::OpenError;
 
 /// A capability that netdext needs and does not have (capabilities(7)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,11 +65,65 @@ pub fn is_permission(error: &(dyn Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |&error| error.source());
     causes.any(|cause| {
         matches!(cause.downcast_ref(), Some(PrivilegeError::Missing(_)))
-            || matches!(cause.downcast_ref(), Some(KernelError::NotPermitted { .. }))
-            || matches!(cause.downcast_ref(), Some(ProgramError::NotPermitted { .. }))
-            || matches!(cause.downcast_ref(), Some(StartError::Program(ProgramError::NotPermitted { .. })))
             || cause.downcast_ref().is_some_and(NetnsError::is_permission)
+            || cause.downcast_ref().is_some_and(kernel)
+            || cause.downcast_ref().is_some_and(program)
+            || cause.downcast_ref().is_some_and(open)
+            || cause.downcast_ref().is_some_and(spawn)
+            || cause.downcast_ref().is_some_and(switch)
+            || cause.downcast_ref().is_some_and(steer)
+            || cause.downcast_ref().is_some_and(start)
     })
+}
+
+// An error that another one stands for is none of that one's causes, so each is looked into.
+
+fn kernel(error: &KernelError) -> bool {
+    matches!(error, KernelError::NotPermitted { .. })
+}
+
+fn program(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::NotPermitted { .. } => true,
+        ProgramError::Kernel(error) => kernel(error),
+        _ => false,
+    }
+}
+
+fn open(error: &OpenError) -> bool {
+    match error {
+        OpenError::Kernel(error) => kernel(error),
+        OpenError::Umem { source, .. } | OpenError::Bind { source, .. } => {
+            source.raw_os_error() == Some(libc::EPERM)
+        }
+        _ => false,
+    }
+}
+
+fn spawn(error: &SpawnError) -> bool {
+    matches!(error, SpawnError::Open(error) if open(error))
+}
+
+fn switch(error: &SwitchError) -> bool {
+    matches!(error, SwitchError::Program(error) if program(error))
+}
+
+fn steer(error: &SteerError) -> bool {
+    match error {
+        SteerError::Program(error) => program(error),
+        SteerError::Iface { source, .. } => program(source),
+        _ => false,
+    }
+}
+
+fn start(error: &StartError) -> bool {
+    match error {
+        StartError::Kernel(error) => kernel(error),
+        StartError::Program(error) => program(error),
+        StartError::Worker(error) => spawn(error),
+        StartError::Switch(error) => switch(error),
+        _ => false,
+    }
 }
 
 struct Listed<'a>(&'a [Cap]);
@@ -138,6 +194,36 @@ pub fn require_for_run(with_namespace: bool) -> Result<(), PrivilegeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_system_does_not_permit_is_known_through_the_errors_that_stand_for_others() {
+        let not_permitted = || ProgramError::NotPermitted {
+            operation: "load the XDP program",
+            source: Box::new(aya::EbpfError::NoBTF),
+        };
+        let bind = |errno| OpenError::Bind {
+            iface: "veth0".to_owned(),
+            queue: 0,
+            source: std::io::Error::from_raw_os_error(errno),
+        };
+        let umem = OpenError::Umem {
+            iface: "veth0".to_owned(),
+            queue: 0,
+            bytes: 4096,
+            source: std::io::Error::from_raw_os_error(libc::EPERM),
+        };
+        assert!(is_permission(&not_permitted()));
+        assert!(is_permission(&SwitchError::Program(not_permitted())));
+        assert!(is_permission(&SteerError::Program(not_permitted())));
+        assert!(is_permission(&SteerError::Iface {
+            iface: "veth0".to_owned(),
+            source: Box::new(not_permitted())
+        }));
+        assert!(is_permission(&StartError::Switch(SwitchError::Program(not_permitted()))));
+        assert!(is_permission(&umem));
+        assert!(is_permission(&StartError::Worker(SpawnError::Open(bind(libc::EPERM)))));
+        assert!(!is_permission(&StartError::Worker(SpawnError::Open(bind(libc::EBUSY)))));
+    }
 
     #[test]
     fn each_missing_capability_is_named_with_its_purpose() {

@@ -23,7 +23,7 @@ use xsk_rs::umem::frame::FrameDesc;
 use xsk_rs::{CompQueue, FillQueue, RxQueue, Socket, TxQueue, Umem};
 
 use crate::kernel::{self, KernelError};
-use netdext::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig};
+use netdext::packet::{Desc, FrameMemory, FrameSize, PacketPool, PoolConfig, PoolConfigError};
 use netdext::port::{CompletionRing, Port, PortHandle, RingSizes, Rings, SocketStatistics, SubmissionRing};
 use netdext::queue::RING_BATCH;
 
@@ -98,6 +98,29 @@ pub enum OpenError {
         /// The size.
         value: u32,
     },
+    /// Sockets that share memory are made alike.
+    #[error(
+        "cannot open queue {queue} of {iface} together with {first}: both need the same sizes of rings and frames and the \
+         same copy mode"
+    )]
+    Unlike {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// The first interface.
+        first: String,
+    },
+    /// The memory cannot have another port.
+    #[error("cannot open queue {queue} of {iface}")]
+    Pool {
+        /// The interface.
+        iface: String,
+        /// The queue.
+        queue: u32,
+        /// Why not.
+        source: PoolConfigError,
+    },
     /// The UMEM cannot be mapped or registered.
     #[error("cannot register {bytes} bytes of packet memory for queue {queue} of {iface}{}", umem_hint(.source))]
     Umem {
@@ -163,8 +186,8 @@ pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
 }
 
 /// Opens an AF_XDP socket for each of the interfaces, which share one pool (`XDP_SHARED_UMEM`), and binds each to its
-/// queue. The frames have the size that the first asks for. All copy, or none does: where a later one can't do without,
-/// they are opened again for copying.
+/// queue. All ask for the same rings, frames and copying. All copy, or none does: where a later one can't do without, they
+/// are opened again for copying.
 ///
 /// A busy queue is tried again for two seconds. The sockets receive nothing before they are put into
 /// the XDP programs' XSKMAPs.
@@ -179,6 +202,10 @@ pub fn open(config: &XskConfig) -> Result<(Port, XskInfo), OpenError> {
 pub fn open_all(configs: &[XskConfig]) -> Result<Vec<(Port, XskInfo)>, OpenError> {
     for config in configs {
         kernel::refuse_panic(config.risk_kernel_panic)?;
+        if alike(config) != alike(&configs[0]) {
+            let first = configs[0].iface.clone();
+            return Err(OpenError::Unlike { iface: config.iface.clone(), queue: config.queue, first });
+        }
     }
     match open_shared(configs) {
         // The kernel has the sockets that share memory do what the first one does (xp_assign_dev_shared).
@@ -193,6 +220,11 @@ pub fn open_all(configs: &[XskConfig]) -> Result<Vec<(Port, XskInfo)>, OpenError
     }
 }
 
+/// What sockets that share memory have in common.
+fn alike(config: &XskConfig) -> (RingSizes, FrameSize, CopyMode) {
+    (config.rings, config.frame_size, config.copy)
+}
+
 fn is_about_copying(source: &io::Error) -> bool {
     matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
@@ -200,12 +232,15 @@ fn is_about_copying(source: &io::Error) -> bool {
 /// The same without a second try. An error comes with the place of the socket that it is about.
 fn open_shared(configs: &[XskConfig]) -> Result<Vec<(Port, XskInfo)>, (usize, OpenError)> {
     let first = |error| (0, error);
-    let frames = configs.iter().map(|config| config.rings.frames()).sum();
+    let frames = configs.iter().fold(0_u32, |sum, config| sum.saturating_add(config.rings.frames()));
+    if frames == u32::MAX {
+        return Err(first(bad_size(&configs[0], "number of frames", frames)));
+    }
     let pool_config = PoolConfig { frames, frame_size: configs[0].frame_size };
     let (umem, descs, huge_pages) = create_umem(&configs[0], &pool_config).map_err(first)?;
     let memory = UmemMemory { base: umem_base(&umem, &descs), len: pool_config.bytes(), _umem: umem.clone() };
     let pool = PacketPool::new(&pool_config, Box::new(memory))
-        .map_err(|_| first(bad_size(&configs[0], "number of frames", frames)))?;
+        .map_err(|source| first(pool_refused(&configs[0], source)))?;
     let table = Rc::new(DescTable {
         umem,
         frame_shift: pool_config.frame_size.bytes().trailing_zeros(),
@@ -253,8 +288,12 @@ fn open_port(
         completion: Box::new(CompletionRingXsk { ring: completion, scratch: scratch() }),
     };
     let port = Port::new(pool, rings, config.rings, Box::new(XskHandle(fd)))
-        .map_err(|_| bad_size(config, "number of frames", config.rings.frames()))?;
+        .map_err(|source| pool_refused(config, source))?;
     Ok((port, info))
+}
+
+fn pool_refused(config: &XskConfig, source: PoolConfigError) -> OpenError {
+    OpenError::Pool { iface: config.iface.clone(), queue: config.queue, source }
 }
 
 fn bad_size(config: &XskConfig, what: &'static str, value: u32) -> OpenError {
@@ -585,5 +624,49 @@ impl PortHandle for XskHandle {
             rx_fill_ring_empty_descs: counts.rx_fill_ring_empty_descs.unwrap_or(0),
             tx_ring_empty_descs: counts.tx_ring_empty_descs.unwrap_or(0),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(iface: &str) -> XskConfig {
+        XskConfig {
+            iface: iface.to_owned(),
+            queue: 3,
+            rings: RingSizes::default(),
+            frame_size: FrameSize::TwoK,
+            copy: CopyMode::Auto,
+            risk_kernel_panic: true,
+        }
+    }
+
+    fn refusal(configs: &[XskConfig]) -> String {
+        open_all(configs).err().expect("it is refused").to_string()
+    }
+
+    #[test]
+    fn sockets_that_share_memory_but_are_not_alike_are_refused_before_anything_is_opened() {
+        let rings = RingSizes { rx: 64, tx: 64 };
+        for other in [
+            XskConfig { rings, ..config("b") },
+            XskConfig { frame_size: FrameSize::FourK, ..config("b") },
+            XskConfig { copy: CopyMode::Copy, ..config("b") },
+        ] {
+            let refusal = refusal(&[config("a"), other]);
+            assert!(refusal.starts_with("cannot open queue 3 of b together with a: "), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn more_frames_than_can_be_counted_are_refused_and_not_counted_wrong() {
+        let rings = |rx, tx| RingSizes { rx, tx };
+        for (rings, ports) in [(rings(1 << 31, 64), 1), (rings(1 << 30, 1 << 30), 2), (rings(64, 1 << 31), 2)]
+        {
+            let configs = vec![XskConfig { rings, ..config("a") }; ports];
+            let refusal = refusal(&configs);
+            assert!(refusal.contains("number of frames 4294967295 is not possible"), "{refusal}");
+        }
     }
 }

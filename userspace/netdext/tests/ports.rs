@@ -206,6 +206,25 @@ fn a_frame_goes_from_port_to_port_in_the_same_memory() {
 }
 
 #[test]
+fn the_timers_stop_before_the_last_port_that_is_enabled_and_not_before_another() {
+    let mut bench = Bench::new();
+    bench.enable(0, true);
+    bench.enable(1, true);
+    bench.turn();
+    bench.calls();
+    bench.worker.quiesce_unless_others(PortId::new(1));
+    bench.advance(TICK);
+    bench.turn();
+    assert_eq!(bench.calls(), ["tick"], "the other port goes on");
+    bench.enable(1, false);
+    bench.calls();
+    bench.worker.quiesce_unless_others(PortId::new(0));
+    bench.advance(TICK);
+    bench.turn();
+    assert!(bench.calls().is_empty(), "there is no other");
+}
+
+#[test]
 fn a_port_that_is_disabled_is_so_alone() {
     let mut bench = Bench::new();
     bench.enable(0, true);

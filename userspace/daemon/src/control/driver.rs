@@ -40,7 +40,7 @@ pub async fn answer(supervisor: &mut Supervisor, request: Request) -> Answer {
         Request::SteerAddAll { rules, yes, .. } => add_rules(supervisor, &rules, yes).await,
         Request::SteerDel { id, .. } => {
             let id = RuleId(id);
-            let rule = supervisor.del_rule(id).map_err(rule_failed)?;
+            let rule = supervisor.del_rule(id).map_err(steer_failed)?;
             Reply::json(&ChangedRule { id, rule: rule.to_string() })
         }
         Request::Hello {}

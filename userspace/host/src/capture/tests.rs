@@ -147,6 +147,33 @@ fn frames_of_several_rings_are_in_the_order_of_their_times() {
     assert!(times.iter().filter(|sorted| **sorted).count() >= 5, "{times:?}");
 }
 
+#[test]
+fn frames_of_two_interfaces_stay_with_their_own_and_none_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.pcapng");
+    let config = CaptureConfig { ring_size: 4, ..CaptureConfig::default() };
+    let sink = CaptureSink::create(&path).unwrap();
+    let (capture, mut pairs) = start(&["veth0", "veth2"], &[0], &config, sink, &Arc::default()).unwrap();
+    for round in 0..50_u8 {
+        for (port, pairs) in pairs.iter_mut().enumerate() {
+            put(&mut pairs[0].received, &frame(port as u8, 60), round.into());
+            put(&mut pairs[0].submitted, &frame(port as u8, 60), round.into());
+        }
+        let taken = 4 * (u64::from(round) + 1);
+        wait_until("they are written", || {
+            let report = capture.report();
+            report.written + report.dropped == taken
+        });
+    }
+    let report = capture.finish();
+    assert_eq!((report.accepted, report.written, report.dropped), (200, 200, 0));
+    let found = read(&std::fs::read(&path).unwrap());
+    assert_eq!(found.packets.len(), 200);
+    for packet in &found.packets {
+        assert_eq!(packet.interface_id, u32::from(packet.data[0]), "the interface that it came by");
+    }
+}
+
 fn drain(receiver: &mut mpsc::Receiver<Vec<u8>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(chunk) = receiver.blocking_recv() {

@@ -258,7 +258,8 @@ impl Writer {
 
     /// A record goes back to the tap that filled it.
     fn give_back(&self, record: Record) {
-        let mine = |source: &&Source| source.queue == record.queue && source.direction == record.direction;
+        let place = (record.port, record.queue, record.direction);
+        let mine = |source: &&Source| (source.port, source.queue, source.direction) == place;
         if let Some(source) = self.sources.iter().find(mine) {
             // An error means that the worker is gone.
             let _ = source.empty.try_send(record);

@@ -219,6 +219,15 @@ impl RuleTable {
         in_writing_order(removed.flat_map(|(_, changes)| changes).collect())
     }
 
+    /// Takes back rules that were added last, of which nobody has been told: their numbers are given again. Says what is to
+    /// be written.
+    pub fn del_added(&mut self, ids: Range<u32>) -> Vec<Change> {
+        if !ids.is_empty() && ids.end == self.next {
+            self.next = ids.start;
+        }
+        self.del_all(ids)
+    }
+
     /// Removes a rule from everywhere but the tries.
     fn forget(&mut self, id: RuleId) -> Option<Rule> {
         let Stored { rule, slot } = self.rules.remove(&id)?;

@@ -121,6 +121,21 @@ fn a_rule_is_refused_twice_without_room_or_when_it_is_not_there() {
 }
 
 #[test]
+fn rules_that_are_taken_back_leave_their_numbers_to_the_next() {
+    let (tcp, udp, host) = (rule("driver:proto=tcp"), rule("driver:proto=udp"), rule("drop:dst=198.18.0.1"));
+    let (mut table, mut other) = (RuleTable::default(), RuleTable::default());
+    for table in [&mut table, &mut other] {
+        table.add(tcp).unwrap();
+    }
+    let (ids, _) = table.add_all(&[udp, host]).unwrap();
+    assert!(!table.del_added(ids.clone()).is_empty(), "there is something to write");
+    assert_eq!(table.list(), other.list());
+    assert_eq!(table.add(host).unwrap().0, other.add(host).unwrap().0, "as where they never were");
+    table.del_added(1..2);
+    assert_eq!(table.add(udp).unwrap().0, RuleId(3), "a number between others is not given again");
+}
+
+#[test]
 fn a_table_is_published_only_when_it_changes() {
     let mut rules = RuleTable::default();
     let table =

@@ -110,15 +110,15 @@ impl RunConfig {
     pub fn ifaces(&self) -> impl Iterator<Item = &str> + '_ {
         std::iter::once(&self.iface).chain(&self.other_ifaces).map(String::as_str)
     }
+}
 
-    /// The broadcast addresses of the driver's networks.
-    pub(super) fn broadcasts(&self) -> Vec<Ipv4Addr> {
-        let broadcast = |&(address, prefix)| match address {
-            IpAddr::V4(address) => broadcast(address, prefix),
-            IpAddr::V6(_) => None,
-        };
-        self.addresses.iter().filter_map(broadcast).collect()
-    }
+/// The broadcast addresses of the networks of these addresses.
+pub(super) fn broadcasts(addresses: &[(IpAddr, u8)]) -> Vec<Ipv4Addr> {
+    let broadcast = |&(address, prefix)| match address {
+        IpAddr::V4(address) => broadcast(address, prefix),
+        IpAddr::V6(_) => None,
+    };
+    addresses.iter().filter_map(broadcast).collect()
 }
 
 /// Why a driver could not be started. Nothing is left behind then.
@@ -174,6 +174,17 @@ pub enum StartError {
     DefaultRoute {
         /// The rule.
         rule: Box<Rule>,
+        /// The interface.
+        iface: String,
+    },
+    /// So would what the driver itself steers.
+    #[error(
+        "the driver {driver} takes every frame of {iface}, which carries the default route: it would cut this host off; \
+         add --yes if that is meant"
+    )]
+    DriverCutsOff {
+        /// The driver.
+        driver: &'static str,
         /// The interface.
         iface: String,
     },
@@ -239,7 +250,12 @@ pub(super) fn check(config: &RunConfig, devices: &[Device]) -> Result<Plan, Star
         && !config.cut_off
         && let Some(device) = devices.iter().find(|device| device.is_default_route)
     {
-        return Err(StartError::DefaultRoute { iface: device.name.clone(), rule: Box::new(*rule) });
+        let iface = device.name.clone();
+        return Err(if config.rules.contains(rule) {
+            StartError::DefaultRoute { iface, rule: Box::new(*rule) }
+        } else {
+            StartError::DriverCutsOff { driver: config.driver.name(), iface }
+        });
     }
     Ok(plan)
 }
@@ -280,4 +296,57 @@ pub(super) fn frame_size(device: &Device) -> Result<FrameSize, StartError> {
 pub(super) fn worker_cpus() -> Vec<usize> {
     let cpus = cpu::allowed().unwrap_or_default();
     if cpus.len() > 1 { cpus.into_iter().rev().collect() } else { Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::{ActiveQueues, QueueSource};
+    use netdext::driver::{Driver, Requirements};
+
+    fn device(name: &str, index: u32, is_default_route: bool) -> Device {
+        Device {
+            name: name.to_owned(),
+            index,
+            mac: [2, 0, 0, 0, 0, 1],
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            kind: None,
+            alias: String::new(),
+            peer: None,
+            active_queues: ActiveQueues { rx: 1, tx: 1, source: QueueSource::Sysfs },
+            addresses: Vec::new(),
+            xdp: None,
+            is_default_route,
+        }
+    }
+
+    #[test]
+    fn what_cuts_the_host_off_is_refused_with_what_takes_everything() {
+        let build = |_queue| -> Box<dyn Driver> { unreachable!("it is refused before") };
+        let needs = Requirements::default().ports(1..=2).steering(["all"]);
+        let greedy = DriverFactory::new("greedy", build).requiring(needs);
+        let config = RunConfig { other_ifaces: vec!["veth2".to_owned()], ..RunConfig::new("veth0", greedy) };
+        let devices = [device("veth0", 1, false), device("veth2", 2, true)];
+        assert_eq!(
+            check(&config, &devices).unwrap_err().to_string(),
+            "the driver greedy takes every frame of veth2, which carries the default route: it would cut this host \
+             off; add --yes if that is meant"
+        );
+        let users = RunConfig { rules: vec!["all".parse().unwrap()], ..config.clone() };
+        assert_eq!(
+            check(&users, &devices).unwrap_err().to_string(),
+            "veth2 carries the default route: the rule `driver` would cut this host off; add --yes if that is meant"
+        );
+        assert!(check(&RunConfig { cut_off: true, ..config.clone() }, &devices).is_ok());
+        assert!(check(&config, &[device("veth0", 1, false), device("veth2", 2, false)]).is_ok());
+    }
+
+    #[test]
+    fn the_broadcast_addresses_are_those_of_the_addresses_that_are_given() {
+        let addresses = [("198.18.0.9".parse().unwrap(), 24), ("2001:db8::1".parse().unwrap(), 64)];
+        assert_eq!(broadcasts(&addresses), [Ipv4Addr::new(198, 18, 0, 255)]);
+        assert!(broadcasts(&[]).is_empty(), "of an interface without addresses");
+    }
 }

@@ -1,6 +1,6 @@
 //! One interface of a running driver: its XDP program, its link and what was changed of it.
 
-use super::config::{RunConfig, StartError, frame_size};
+use super::config::{RunConfig, StartError, broadcasts, frame_size};
 use super::requirements::Plan;
 use super::sockets::Sockets;
 use super::{EndReason, RunInfo};
@@ -56,7 +56,7 @@ impl RunningPort {
             log_frames: config.log_frames,
             mac: device.mac,
             addresses: addresses.iter().map(|(address, _)| *address).collect(),
-            broadcasts: config.broadcasts(),
+            broadcasts: broadcasts(&addresses),
             rules: plan.rules.clone(),
             // Only once there is a driver for what isn't answered, and an end of the wire that hears the answers.
             answer: false,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use crate::worker::OnFailure;
 use crate::xdp::steering::{SocketMap, SteeringError};
 
 /// How long to wait for receive polls under way where the kernel cannot say when they are over.
@@ -56,19 +55,12 @@ impl Sockets {
         lock(&self.0).release()
     }
 
-    /// What the worker of `queue` is to do when it cannot go on: it takes its socket out, and waits until what was
-    /// redirected before is in its rx ring.
-    pub(super) fn on_failure(&self, queue: u32) -> OnFailure {
+    /// What the worker of `queue` is to do when it cannot go on: it takes its socket out. Says whether it was in, so that
+    /// what was redirected before may still be on its way to the rx ring.
+    pub(super) fn on_failure(&self, queue: u32) -> impl FnOnce() -> bool + Send + use<> {
         // Where the supervisor is gone, so is its program. A worker that hangs must not keep the others' sockets open.
         let state = Arc::downgrade(&self.0);
-        Box::new(move || {
-            let Some(state) = state.upgrade() else { return };
-            let claimed = lock(&state).give_up(queue);
-            drop(state);
-            if claimed {
-                wait_for_receive_polls();
-            }
-        })
+        move || state.upgrade().is_some_and(|state| lock(&state).give_up(queue))
     }
 }
 

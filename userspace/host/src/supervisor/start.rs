@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::Supervisor;
 use super::config::{CALLBACK_BATCH, RunConfig, StartError, check, worker_cpus};
 use super::port::RunningPort;
+use super::sockets::wait_for_receive_polls;
 use super::switch::Switches;
 use crate::kernel;
 use crate::link::{Device, Netlink};
@@ -111,10 +112,17 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What takes the sockets of a worker that cannot go on out of every XSKMAP.
+    /// What takes the sockets of a worker that cannot go on out of every XSKMAP, and waits until what was redirected before
+    /// is in its rx rings.
     fn on_failure(&self, queue: u32) -> OnFailure {
         let all: Vec<_> = self.ports.iter().map(|port| port.sockets.on_failure(queue)).collect();
-        Box::new(move || all.into_iter().for_each(|give_up| give_up()))
+        Box::new(move || {
+            // Out of all of them before the first is waited for.
+            let claimed = all.into_iter().map(|give_up| give_up()).fold(false, |some, this| some | this);
+            if claimed {
+                wait_for_receive_polls();
+            }
+        })
     }
 
     fn recipe(&self, config: &RunConfig, queue: u32) -> Recipe {

@@ -56,10 +56,15 @@ impl Supervisor {
     /// [`SwitchError`].
     pub async fn set_enabled(&mut self, enabled: bool) -> Result<(), SwitchError> {
         self.switches.enabled = enabled;
-        for port in 0..self.ports.len() {
-            self.follow_link_and_user(port).await?;
+        if !enabled && self.ports.len() > 1 {
+            // As long as another port has its frames, releasing those of one doesn't.
+            self.quiesce(QUIESCE_BEFORE_SWITCH).await;
         }
-        Ok(())
+        let mut switched = Ok(());
+        for port in 0..self.ports.len() {
+            switched = switched.and(self.follow_link_and_user(port).await);
+        }
+        switched
     }
 
     /// Powers the driver on or off. Off stops its timers, drains the rings and leaves its frames to the kernel.
@@ -89,9 +94,7 @@ impl Supervisor {
         let command = |reply| Command::SetInterfaceEnable(id, enable, reply);
         let switched = self.switch(port..port + 1, command).await;
         let port = &mut self.ports[port];
-        if switched.is_ok() {
-            port.info.enabled = enable;
-        }
+        port.info.enabled = enable && switched.is_ok();
         port.switch_answers();
         switched
     }
@@ -106,16 +109,44 @@ impl Supervisor {
     ) -> Result<(), SwitchError> {
         let switches = self.switches;
         let active = |port: &RunningPort| switches.is_active(port.link_up);
-        for port in self.ports[ports.clone()].iter_mut().filter(|port| active(port)) {
-            port.claim_frames()?;
-        }
-        self.release_frames(ports.clone(), |port| !active(port)).await?;
-        let told = self.broadcast(command).await;
-        if told.is_err() {
+        self.claim_frames(ports.clone(), active)?;
+        // Whatever becomes of it, the workers are told.
+        let mut switched =
+            self.release_frames(ports.clone(), |port| !active(port)).await.map_err(SwitchError::from);
+        if let Err(error) = self.broadcast(command).await {
+            switched = switched.and(Err(error.into()));
             // A driver that was not switched on would leave them in its rx ring.
-            self.release_frames(ports, |_| true).await?;
+            let released = self.release_frames(ports, |_| true).await;
+            switched = switched.and(released.map_err(SwitchError::from));
         }
-        Ok(told?)
+        switched
+    }
+
+    /// Puts the sockets of the ports that are meant into the XSKMAP: all, or none that was not there before.
+    fn claim_frames(
+        &mut self,
+        ports: Range<usize>,
+        is_meant: impl Fn(&RunningPort) -> bool,
+    ) -> Result<(), ProgramError> {
+        let mut claimed = Vec::new();
+        for index in ports {
+            let port = &mut self.ports[index];
+            if !is_meant(port) || port.sockets.are_claimed() {
+                continue;
+            }
+            if let Err(error) = port.claim_frames() {
+                for index in claimed {
+                    let port: &mut RunningPort = &mut self.ports[index];
+                    if let Err(error) = port.sockets.release() {
+                        tracing::error!(iface = %port.iface, "a socket stays in the XSKMAP: {error}");
+                    }
+                    port.switch_answers();
+                }
+                return Err(error);
+            }
+            claimed.push(index);
+        }
+        Ok(())
     }
 
     /// Whether the user has the driver enabled.
@@ -129,17 +160,20 @@ impl Supervisor {
     }
 
     /// Takes the sockets of the ports that are meant out of the XSKMAP, so that frames pass to the kernel, and waits until
-    /// those that were redirected before are in the rx rings.
+    /// those that were redirected before are in the rx rings. The timers of the driver go on if it keeps a port.
     pub(super) async fn release_frames(
         &mut self,
         ports: Range<usize>,
         is_meant: impl Fn(&RunningPort) -> bool,
     ) -> Result<(), ProgramError> {
         let is_meant = |port: &RunningPort| is_meant(port) && port.sockets.are_claimed();
-        if !self.ports[ports.clone()].iter().any(is_meant) {
+        let meant = self.ports[ports.clone()].iter().filter(|port| is_meant(port)).count();
+        if meant == 0 {
             return Ok(());
         }
-        self.quiesce(QUIESCE_BEFORE_SWITCH).await;
+        if meant == self.ports.iter().filter(|port| port.sockets.are_claimed()).count() {
+            self.quiesce(QUIESCE_BEFORE_SWITCH).await;
+        }
         let mut released = Ok(());
         for port in self.ports[ports].iter_mut().filter(|port| is_meant(port)) {
             released = released.and(port.sockets.release());

@@ -422,9 +422,12 @@ fn sleep(worker: &mut Worker, wait: WaitStrategy, wake: &OwnedFd, quiescing: boo
 
 /// Hands the driver what has arrived, at one port or at all of them, and waits until what was sent there has come back:
 /// what has to happen before the driver may not be called any more. Ends at once where there is nothing, and in any
-/// case soon.
+/// case soon. The timers stop unless another port goes on.
 fn drain(worker: &mut Worker, start: Timestamp, port: Option<PortId>) -> Result<(), WorkerError> {
-    worker.quiesce();
+    match port {
+        Some(port) => worker.quiesce_unless_others(port),
+        None => worker.quiesce(),
+    }
     loop {
         let now = Timestamp::now();
         let progress = worker.step(now, STEP_BUDGET)?;

@@ -227,13 +227,19 @@ impl SteeringProgram {
         }
         let (ids, changes) = self.rules.add_all(rules)?;
         if let Err(error) = self.begin_hits(ids.clone()).and_then(|()| self.maps.apply(&changes)) {
-            let changes = self.rules.del_all(ids);
-            if let Err(error) = self.maps.apply(&changes) {
-                tracing::warn!(%error, "rules that could not be added may count in part");
-            }
+            self.take_back(ids);
             return Err(error.into());
         }
         Ok(ids)
+    }
+
+    /// Takes back rules that [`Self::add_rules`] added last, of which nobody has been told: the next ones get their
+    /// numbers.
+    pub(crate) fn take_back(&mut self, ids: Range<u32>) {
+        let changes = self.rules.del_added(ids);
+        if let Err(error) = self.maps.apply(&changes) {
+            tracing::warn!(%error, "rules that could not be added may count in part");
+        }
     }
 
     fn begin_hits(&mut self, ids: Range<u32>) -> Result<(), SteeringError> {

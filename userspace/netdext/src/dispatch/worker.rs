@@ -439,6 +439,11 @@ impl Worker {
         self.quiescing = true;
     }
 
+    /// As [`quiesce`](Self::quiesce), unless another port than this one is enabled: its timers go on.
+    pub fn quiesce_unless_others(&mut self, port: PortId) {
+        self.quiescing |= !self.ports.iter().any(|other| other.id != port && other.enabled);
+    }
+
     /// What the driver still waits for; see [`Driver::pending`].
     pub fn pending(&self) -> u64 {
         self.driver.pending()

@@ -97,12 +97,13 @@ impl RingSizes {
     /// Slots of the fill ring: twice the rx ring, so that the kernel still finds frames while a full rx
     /// ring waits for the driver.
     pub fn fill(&self) -> u32 {
-        self.rx * 2
+        self.rx.saturating_mul(2)
     }
 
-    /// Frames that let the fill ring, the rx ring and the tx ring be full at the same time.
+    /// Frames that let the fill ring, the rx ring and the tx ring be full at the same time; `u32::MAX` where that is too
+    /// many to count.
     pub fn frames(&self) -> u32 {
-        self.fill() + self.rx + self.tx
+        self.fill().saturating_add(self.rx).saturating_add(self.tx)
     }
 }
 

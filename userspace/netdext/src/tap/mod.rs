@@ -51,6 +51,8 @@ pub struct Counts {
 
 /// The writer's end of a tap.
 pub struct Source {
+    /// The place of the tap's port among those of the driver.
+    pub port: u32,
     /// The queue of the tap.
     pub queue: u32,
     /// The direction of the tap.
@@ -61,9 +63,10 @@ pub struct Source {
     pub empty: SyncSender<Record>,
 }
 
-/// Copies frames of one queue and one direction into records. It neither waits nor allocates.
+/// Copies frames of one queue of one port and one direction into records. It neither waits nor allocates.
 #[derive(Debug)]
 pub struct Tap {
+    port: u32,
     queue: u32,
     direction: Direction,
     snaplen: usize,
@@ -92,6 +95,7 @@ impl Tap {
             let _ = to_tap.try_send(record);
         }
         let tap = Self {
+            port,
             queue,
             direction,
             snaplen: snaplen as usize,
@@ -100,7 +104,7 @@ impl Tap {
             filled: to_writer,
             counts: Arc::clone(counts),
         };
-        (tap, Source { queue, direction, filled, empty: to_tap })
+        (tap, Source { port, queue, direction, filled, empty: to_tap })
     }
 
     /// Captures a packet if the filter takes it and a record is left. Says whether the capture goes on.
@@ -130,6 +134,7 @@ impl Tap {
         };
         let kept = frame.len().min(self.snaplen);
         record.at = at();
+        record.port = self.port;
         record.original_len = frame.len() as u32;
         record.data.clear();
         record.data.extend_from_slice(&frame[..kept]);
