@@ -12,6 +12,7 @@ use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::proto::checksum::{Sum, checksum};
+use netdext::testing;
 use netdext_abi::{Counter, Kind, parse};
 use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::xdp::program::{ProgramConfig, SteeringProgram};
@@ -36,13 +37,9 @@ impl Driver {
         let (near, far, wire) = Wire::pair(&SimConfig::default(), 1).unwrap();
         let factory = sample::factory(SampleConfig { injector: None, ..SampleConfig::default() }, 1).unwrap();
         let device = DeviceInfo {
-            name: "sim0".to_owned(),
             mac: MAC,
-            mtu: 1500,
-            queue: 0,
-            queues: 1,
             addresses: vec![(OWNED_V4.into(), 24), (OWNED_V6.into(), 64)],
-            peer_addresses: Vec::new(),
+            ..testing::device(0, 1)
         };
         let driver = factory.build(0);
         let mut worker = Worker::start(driver, near, device, 32, wire.now()).unwrap();

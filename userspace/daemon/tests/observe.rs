@@ -9,6 +9,7 @@ use netdext::metrics::{Histogram, Metrics};
 use netdext::packet::{Packet, PacketBatch};
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::testing::device;
 use netdext_drivers::sample::{self, SampleConfig};
 use netdext_host::stats::PortStats;
 use netdext_host::xdp::steering::ProgramCounters;
@@ -50,18 +51,6 @@ impl Driver for Mirror {
     }
 }
 
-fn device() -> DeviceInfo {
-    DeviceInfo {
-        name: "sim0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        queue: 0,
-        queues: 1,
-        addresses: Vec::new(),
-        peer_addresses: Vec::new(),
-    }
-}
-
 struct Bench {
     worker: Worker,
     wire: Wire,
@@ -74,7 +63,7 @@ impl Bench {
     fn new(delays: bool, config: &SimConfig, takes: Option<Duration>) -> Self {
         let (port, peer, wire) = Wire::pair(config, 1).expect("there are frames");
         let driver = Box::new(Mirror { delays, kept: Vec::new() });
-        let mut worker = Worker::start(driver, port, device(), 64, wire.now()).expect("it starts");
+        let mut worker = Worker::start(driver, port, device(0, 1), 64, wire.now()).expect("it starts");
         worker.set_power(wire.now(), PowerState::On).expect("it powers on");
         worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");
         if let Some(takes) = takes {
@@ -222,7 +211,8 @@ fn wrong_descriptors_leave_no_residue_of_sent_frames_and_are_named() {
 /// What the sample driver counts, with its injector.
 fn sample() -> DriverStats {
     let mut driver = sample::factory(SampleConfig::default(), 1).expect("the defaults work").build(0);
-    driver.init(&[device()]).expect("it needs nothing");
+    let device = DeviceInfo { addresses: Vec::new(), ..device(0, 1) };
+    driver.init(&[device]).expect("it needs nothing");
     driver.stats()
 }
 
@@ -230,8 +220,7 @@ fn sample() -> DriverStats {
 fn counted_by(name: &str, options: &serde_json::Value) -> DriverStats {
     let factory = netdext_drivers::builtin().factory(name, options).expect("the options work");
     let mut driver = factory.build(0);
-    let device = DeviceInfo { addresses: vec![("198.18.0.1".parse().expect("an address"), 24)], ..device() };
-    driver.init(&[device]).expect("it has what it needs");
+    driver.init(&[device(0, 1)]).expect("it has what it needs");
     driver.stats()
 }
 

@@ -18,6 +18,7 @@ use netdext::port::{Port, RingSizes};
 use netdext::proto::Local;
 use netdext::proto::echo;
 use netdext::proto::probe::{EchoRequest, Path, Stamp};
+use netdext::testing;
 use netdext_abi::parse;
 use netdext_drivers::sample::{self, SampleConfig};
 
@@ -106,15 +107,7 @@ fn simulated_kernel_alone(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn worker_step_answering_echo(bencher: Bencher<'_, '_>) {
     let (port, mut peer, mut wire) = wire();
-    let device = DeviceInfo {
-        name: "sim0".to_owned(),
-        mac: OUR_MAC,
-        mtu: 1500,
-        queue: 0,
-        queues: 1,
-        addresses: addresses(),
-        peer_addresses: Vec::new(),
-    };
+    let device = DeviceInfo { addresses: addresses(), ..testing::device(0, 1) };
     let config = SampleConfig { injector: None, ..SampleConfig::default() };
     let factory = sample::factory(config, 1).expect("a valid configuration");
     let now = wire.now();

@@ -6,10 +6,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use netdext::dispatch::{WorkerError, WorkerReport};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::Port;
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
+use netdext::testing;
 use netdext_host::worker::{Command, Recipe, WaitStrategy, WorkerConfig, WorkerEvent, WorkerHandle};
 use netdext_host::xsk::XskInfo;
 use rustix::io::Errno;
@@ -89,15 +90,7 @@ struct Thread {
 
 impl Thread {
     fn start(fate: Fate) -> Self {
-        let device = DeviceInfo {
-            name: "sim0".to_owned(),
-            mac: [2, 0, 0, 0, 0, 1],
-            mtu: 1500,
-            queue: 3,
-            queues: 4,
-            addresses: Vec::new(),
-            peer_addresses: Vec::new(),
-        };
+        let device = testing::device(3, 4);
         let alive = Arc::new(());
         let of_driver = Arc::clone(&alive);
         let recipe: Recipe = Box::new(move || {

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher};
 use netdext::dispatch::{Timestamp, Worker};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, Driver, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::sim::{End, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
+use netdext::testing;
 
 /// Allocations are counted too: there must be none in a step.
 #[global_allocator]
@@ -45,15 +46,7 @@ fn worker() -> (Worker, Wire, Port) {
     let rings = RingSizes { rx: 256, tx: 256 };
     let config = SimConfig { rings, frames: rings.frames(), ..SimConfig::default() };
     let (port, peer, wire) = Wire::pair(&config, 1).expect("there are frames");
-    let device = DeviceInfo {
-        name: "sim0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        queue: 0,
-        queues: 1,
-        addresses: Vec::new(),
-        peer_addresses: Vec::new(),
-    };
+    let device = testing::device(0, 1);
     let mut worker = Worker::start(Box::new(Mirror), port, device, 64, wire.now()).expect("it starts");
     worker.set_power(wire.now(), PowerState::On).expect("it powers on");
     worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use netdext::dispatch::{Fired, TimerId, Worker};
-use netdext::driver::{Cx, DeviceInfo, Driver, DriverError, DriverStats, PortId, PowerState};
+use netdext::driver::{Cx, Driver, DriverError, DriverStats, PortId, PowerState};
 use netdext::packet::PacketBatch;
 use netdext::port::sim::{Faults, SimConfig, Wire};
+use netdext::testing::device;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -60,25 +61,13 @@ impl Driver for Player {
     }
 }
 
-fn device() -> DeviceInfo {
-    DeviceInfo {
-        name: "sim0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        queue: 0,
-        queues: 1,
-        addresses: Vec::new(),
-        peer_addresses: Vec::new(),
-    }
-}
-
 /// Two players over a bad wire; returns everything that was counted.
 fn play(seed: u64, steps: usize) -> String {
     let (a, b, mut wire) =
         Wire::pair(&SimConfig { latency: MS, ..SimConfig::default() }, seed).expect("frames");
     let mut workers = [a, b].map(|port| {
         let mut worker =
-            Worker::start(Box::<Player>::default(), port, device(), 32, wire.now()).expect("starts");
+            Worker::start(Box::<Player>::default(), port, device(0, 1), 32, wire.now()).expect("starts");
         worker.set_power(wire.now(), PowerState::On).expect("it powers on");
         worker.set_interface_enable(wire.now(), PortId::FIRST, true).expect("it is enabled");
         worker

@@ -11,6 +11,7 @@ use netdext::packet::{Packet, PacketBatch};
 use netdext::port::sim::{End, Faults, SimConfig, Wire};
 use netdext::port::{Port, RingSizes};
 use netdext::queue::QueueError;
+use netdext::testing::device;
 use rustix::io::Errno;
 use serde_json::Value;
 
@@ -120,18 +121,6 @@ fn frame(cx: &Cx<'_>) -> Packet {
     packet
 }
 
-fn device() -> DeviceInfo {
-    DeviceInfo {
-        name: "sim0".to_owned(),
-        mac: [2, 0, 0, 0, 0, 1],
-        mtu: 1500,
-        queue: 0,
-        queues: 1,
-        addresses: Vec::new(),
-        peer_addresses: Vec::new(),
-    }
-}
-
 /// A worker with a probe at end A of a wire.
 struct Bench {
     worker: Worker,
@@ -145,7 +134,7 @@ fn start(notes: Notes, config: &SimConfig) -> Result<Bench, (WorkerError, Rc<Ref
     let (port, peer, wire) = Wire::pair(config, 1).expect("there are frames");
     let notes = Rc::new(RefCell::new(notes));
     let driver = Box::new(Probe { notes: Rc::clone(&notes), timer: None });
-    match Worker::start(driver, port, device(), 32, wire.now()) {
+    match Worker::start(driver, port, device(0, 1), 32, wire.now()) {
         Ok(worker) => Ok(Bench { worker, wire, notes, _peer: peer }),
         Err(error) => Err((error, notes)),
     }
