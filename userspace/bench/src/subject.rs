@@ -25,19 +25,8 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// Those whose round trips are measured, in the order of the table.
-    pub const WITH_ROUND_TRIPS: [Self; 7] = [
-        Self::Kernel,
-        Self::Answer,
-        Self::MinimalEcho,
-        Self::Driver("spin"),
-        Self::Driver("adaptive"),
-        Self::Driver("poll"),
-        Self::Testpmd,
-    ];
-
-    /// Those that are flooded, in the order of the table.
-    pub const FLOODED: [Self; 7] = [
+    /// Those whose round trips are measured and that are flooded, in the order of the tables.
+    pub const IN_ORDER: [Self; 7] = [
         Self::Kernel,
         Self::Answer,
         Self::MinimalEcho,

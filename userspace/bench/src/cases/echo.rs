@@ -70,7 +70,7 @@ pub fn round_trips<'a>(bench: &'a Bench<'a>) -> Group<'a> {
         Ok(Sample { times_ns: trips.times_ns, ..Sample::of(&figures) })
     };
     let injectors: &[u32] = if bench.plan.quick { &[0, 10_000] } else { &[0, 1_000, 10_000, 100_000] };
-    Group { heads: &ROUND_TRIPS, entries: entries(&Subject::WITH_ROUND_TRIPS, injectors, measure) }
+    Group { heads: &ROUND_TRIPS, entries: entries(&Subject::IN_ORDER, injectors, measure) }
 }
 
 /// Round trips in ns, the shortest first.
@@ -94,7 +94,7 @@ pub fn sorted(trips: &RoundTrips) -> anyhow::Result<Vec<f64>> {
 pub fn rates<'a>(bench: &'a Bench<'a>) -> Group<'a> {
     let injectors: &[u32] = if bench.plan.quick { &[0] } else { &[0, 1_000, 10_000, 100_000] };
     let as_it_is = |subject, injector| rate(bench, subject, injector, |_| Ok(()));
-    let mut all = entries(&Subject::FLOODED, injectors, as_it_is);
+    let mut all = entries(&Subject::IN_ORDER, injectors, as_it_is);
     if !bench.plan.quick {
         let threaded = |subject, injector| rate(bench, subject, injector, Wire::thread_asker_napi);
         let threaded = entries(&[Subject::Driver("spin"), Subject::Testpmd], &[0], threaded);
