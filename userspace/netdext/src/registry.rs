@@ -3,7 +3,15 @@
 //! ```
 //! use netdext::driver::{Driver, DriverFactory, Requirements};
 //! use netdext::registry::{DriverType, OptionsError, Registry};
-//! # fn udp_echo(_port: u16) -> Box<dyn Driver> { unimplemented!() }
+//! # use netdext::driver::{Cx, DriverStats, PortId};
+//! # use netdext::packet::PacketBatch;
+//! # struct Echo;
+//! # impl Driver for Echo {
+//! #     fn name(&self) -> &'static str { "udp-echo" }
+//! #     fn rx_packets(&mut self, _cx: &mut Cx<'_>, _port: PortId, batch: &mut PacketBatch) { batch.clear() }
+//! #     fn stats(&self) -> DriverStats { DriverStats::default() }
+//! # }
+//! # fn udp_echo(_port: u16) -> Box<dyn Driver> { Box::new(Echo) }
 //!
 //! struct UdpEcho;
 //!
